@@ -1,0 +1,1 @@
+"""The agent: network, recurrent state, and its form on disk."""

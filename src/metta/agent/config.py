@@ -1,0 +1,106 @@
+"""Settings of the agent's network: the one home of their defaults."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from metta.common.config import Config
+
+OBSERVATION_TYPES: tuple[str, ...] = ("global", "agent", "object", "inventory", "recipe")
+"""Families of observation features that `AgentModelConfig.observation_types` chooses from."""
+
+
+def observation_type(feature_name: str) -> str:
+    """The family of an observation feature, by its name.
+
+    `global`: what the observer knows of its episode and its own last step; `agent`: what agents (and, for the
+    colour, converters) look like; `inventory`: what an object holds; `recipe`: what a converter takes and makes;
+    `object`: everything else, first of all what kind of object it is.
+    """
+    if feature_name.startswith("inv:"):
+        return "inventory"
+    if feature_name.startswith(("input:", "output:")):
+        return "recipe"
+    if feature_name.startswith("agent:"):
+        return "agent"
+    if feature_name in GLOBAL_FEATURES:
+        return "global"
+    return "object"
+
+
+GLOBAL_FEATURES: frozenset[str] = frozenset(
+    {"episode_completion_pct", "last_action", "last_action_arg", "last_reward", "resource_rewards"}
+)
+"""Features that describe the observer or its episode and stand on the observer's own cell."""
+
+
+class AgentModelConfig(Config):
+    """Architecture of a `MettaAgent`.
+
+    Attributes:
+        hidden_dim: width of the recurrent state, of the features that enter it and of the heads' hidden layers.
+        lstm_layers: stacked LSTM layers.
+        mlp_layers: linear layers of each head, the output layer included.
+        backbone: `cnn` convolves the window (5 by 5, stride 3) before one linear layer; `mlp` gives every cell of
+            the window its own weights.
+        bptt_horizon: ticks after which the gradient through time is cut inside `evaluate`, counted from the start
+            of the segment; what the network computes does not depend on it.
+        forward_lstm: False leaves the recurrent core out: features go straight to the heads.
+        clip_range: every element of every weight's gradient is clamped to plus or minus this; 0 = not at all.
+        use_prev_action: False hides the observer's last action and its argument.
+        use_prev_reward: False hides the observer's last reward.
+        observation_types: families of features that the network sees, of `OBSERVATION_TYPES`.
+        dtypes_fp16: matrix products in bfloat16; weights, state and the outputs stay in single precision.
+        obs_scale: factor on every normalised feature value.
+        obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the mean over
+            them (cheaper, blind to where something is).
+        analyze_weights_interval: updates between two weight analyses (`MettaAgent.after_update`); 0 = never.
+        l2_init_weight_update_interval: updates after which the reference of the L2-init loss moves to the current
+            weights; 0 = it stays at the initial ones.
+    """
+
+    hidden_dim: int = Field(default=1024, ge=1)
+    lstm_layers: int = Field(default=1, ge=1)
+    mlp_layers: int = Field(default=2, ge=1)
+    backbone: Literal["cnn", "mlp"] = "cnn"
+
+    bptt_horizon: int = Field(default=8, ge=1)
+    forward_lstm: bool = True
+    clip_range: float = Field(default=0.0, ge=0.0)
+
+    use_prev_action: bool = True
+    use_prev_reward: bool = True
+    observation_types: list[str] = Field(default_factory=lambda: list(OBSERVATION_TYPES))
+
+    dtypes_fp16: bool = False
+    obs_scale: int = Field(default=1, ge=1)
+    obs_process_func: Literal["flatten_obs_dict", "pool_obs_dict"] = "flatten_obs_dict"
+
+    analyze_weights_interval: int = Field(default=300, ge=0)
+    l2_init_weight_update_interval: int = Field(default=0, ge=0)
+
+    @field_validator("observation_types")
+    @classmethod
+    def _known_types(cls, value: list[str]) -> list[str]:
+        known = ", ".join(OBSERVATION_TYPES)
+        for name in value:
+            if name not in OBSERVATION_TYPES:
+                raise ValueError(
+                    f"observation_types contains {name!r}, which is not a family of features; known are {known}."
+                )
+        if not value:
+            raise ValueError(
+                f"observation_types is empty, so the network would see nothing; choose from {known}."
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _recurrence(self) -> AgentModelConfig:
+        if not self.forward_lstm and self.lstm_layers != 1:
+            raise ValueError(
+                f"lstm_layers is {self.lstm_layers} but forward_lstm is False, so there is no LSTM to stack; "
+                "leave lstm_layers at 1 or set forward_lstm to True."
+            )
+        return self

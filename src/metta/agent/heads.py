@@ -1,0 +1,105 @@
+"""Action and value heads, and the distribution over legal actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from metta.mettagrid.spec import EnvSpec
+
+POLICY_GAIN = 0.01
+"""Scale of the action head's last layer: small, so that the first policy is close to uniform and explores."""
+
+
+class Head(nn.Module):
+    """`num_layers` linear layers with ReLU between them."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, num_layers: int, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+        widths = [num_inputs] * num_layers + [num_outputs]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Orthogonal, sqrt(2) in the hidden layers, the head's own gain in the last one."""
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.Linear)
+            gain = self.gain if i == len(self.layers) - 1 else 2**0.5
+            nn.init.orthogonal_(layer.weight, gain, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[..., inputs]` to `[..., outputs]`."""
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i < last:
+                x = torch.relu(x)
+        return x
+
+
+class ActionTable(nn.Module):
+    """The legal (action, argument) pairs and their place in one flat categorical distribution.
+
+    Attributes:
+        pairs: int64 `[legal, 2]`, in ascending order.
+        place: int64 `[actions, arguments]`, index of a pair, -1 where it is not legal.
+    """
+
+    pairs: torch.Tensor
+    place: torch.Tensor
+
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__()
+        pairs = torch.tensor(spec.legal_actions, dtype=torch.int64).reshape(-1, 2)
+        place = torch.full((len(spec.action_names), 1 + max(spec.max_action_args, default=0)), -1)
+        place[pairs[:, 0], pairs[:, 1]] = torch.arange(len(pairs))
+        self.action_names = spec.action_names
+        self.register_buffer("pairs", pairs, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    def __len__(self) -> int:
+        return int(self.pairs.shape[0])
+
+    def index(self, actions: torch.Tensor) -> torch.Tensor:
+        """Places of actions `[..., 2]`, int64 `[...]`.
+
+        Raises:
+            ValueError: an action is not legal.
+        """
+        action, arg = actions.long().unbind(-1)
+        num_actions, num_args = self.place.shape
+        inside = (action >= 0) & (action < num_actions) & (arg >= 0) & (arg < num_args)
+        index = self.place[action.clamp(0, num_actions - 1), arg.clamp(0, num_args - 1)]
+        legal = inside & (index >= 0)
+        if not bool(legal.all()):
+            bad = actions[~legal][0].tolist()
+            raise ValueError(
+                f"actions contains (action {bad[0]}, argument {bad[1]}), which is not legal here; legal are "
+                + ", ".join(
+                    f"{i} {name} with 0..{int(row.max().item() >= 0) and int((row >= 0).sum()) - 1}"
+                    for i, (name, row) in enumerate(zip(self.action_names, self.place.cpu(), strict=True))
+                )
+                + "."
+            )
+        return index
+
+
+def sample(logprobs: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """One draw per row.
+
+    Args:
+        logprobs: normalised log probabilities, `[B, choices]`.
+        generator: source of randomness; None = torch's own.
+
+    Returns:
+        int64 `[B]`.
+    """
+    # The smallest of exponential waiting times with these rates: exact, and a choice of probability 0 never wins.
+    waits = torch.empty_like(logprobs).exponential_(generator=generator)
+    return (logprobs - waits.log_()).argmax(-1)
+
+
+def entropy(logprobs: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of each row of normalised log probabilities, `[..., choices]` to `[...]`."""
+    return -(logprobs.exp() * logprobs).sum(-1)

@@ -1,0 +1,266 @@
+"""The policy: observation tokens in, actions and values out, with a recurrent memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from metta.agent.analysis import flatten, weight_statistics
+from metta.agent.config import AgentModelConfig
+from metta.agent.core import LSTMCore
+from metta.agent.encoder import Encoder
+from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
+from metta.agent.state import PolicyState
+from metta.agent.tokens import TokenPath
+from metta.mettagrid.spec import EnvSpec
+
+
+@dataclass
+class ActOutput:
+    """What `MettaAgent.act` decided for `B` rows.
+
+    Attributes:
+        actions: int64 `[B, 2]`, (action id, argument), always a legal pair.
+        logprobs: float32 `[B]`, log probability of each.
+        values: float32 `[B]`, expected discounted return from here.
+        state: memory after this observation.
+    """
+
+    actions: torch.Tensor
+    logprobs: torch.Tensor
+    values: torch.Tensor
+    state: PolicyState
+
+
+@dataclass
+class EvalOutput:
+    """What `MettaAgent.evaluate` says of `B` segments of `T` ticks; differentiable.
+
+    Attributes:
+        logprobs: float32 `[B, T]`, log probability of the actions taken.
+        entropies: float32 `[B, T]`, entropy of the distribution they were drawn from, in nats.
+        values: float32 `[B, T]`.
+        state: memory before tick `T`, zeroed where the last tick ended an episode.
+    """
+
+    logprobs: torch.Tensor
+    entropies: torch.Tensor
+    values: torch.Tensor
+    state: PolicyState
+
+
+class MettaAgent(nn.Module):
+    """Encoder, LSTM core, action head and value head. A final class: options are in its config.
+
+    Args:
+        spec: the world as agents see it.
+        config: the architecture; None = the defaults of `AgentModelConfig`.
+        generator: source of the initial weights; None = torch's own.
+        path: how the token layer and the core compute. `auto` chooses by device and dtype, `plain` is the slow
+            reference, `fast` insists. All compute the same function.
+
+    Attributes:
+        spec, config: as given.
+    """
+
+    reference: torch.Tensor
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: AgentModelConfig | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        path: TokenPath = "auto",
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = AgentModelConfig() if config is None else config
+        self.path: TokenPath = path
+        hidden = config.hidden_dim
+        self.action_table = ActionTable(spec)
+        self.encoder = Encoder(spec, config, path)
+        self.core = LSTMCore(hidden, hidden, config.lstm_layers) if config.forward_lstm else None
+        self.action_head = Head(hidden, len(self.action_table), config.mlp_layers, POLICY_GAIN)
+        self.value_head = Head(hidden, 1, config.mlp_layers, 1.0)
+        self.register_buffer("reference", torch.empty(sum(p.numel() for p in self.parameters())))
+        self._last_features: torch.Tensor | None = None
+        if config.clip_range > 0:
+            clamp = functools.partial(torch.clamp, min=-config.clip_range, max=config.clip_range)
+            for parameter in self.parameters():
+                parameter.register_hook(clamp)
+        self.init_weights(generator)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MettaAgent:
+        # Built anew because copied parameters would lose the hooks of `clip_range`.
+        copy = MettaAgent(self.spec, self.config, generator=torch.Generator(), path=self.path)
+        memo[id(self)] = copy
+        copy.to(self.device, next(self.parameters()).dtype).load_state_dict(self.state_dict())
+        return copy.train(self.training)
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew and make them the reference of `l2_init_loss`."""
+        self.encoder.init_weights(generator)
+        if self.core is not None:
+            self.core.init_weights(generator)
+        self.action_head.init_weights(generator)
+        self.value_head.init_weights(generator)
+        self.update_reference()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.value_head.layers[-1].weight.device  # type: ignore[union-attr, return-value]
+
+    def initial_state(self, batch_size: int) -> PolicyState:
+        """The memory of `batch_size` rows at the first tick of an episode: zeros."""
+        weight = next(self.parameters())
+        num_layers = 0 if self.core is None else self.core.num_layers
+        return PolicyState.zeros(num_layers, batch_size, self.config.hidden_dim, weight.device, weight.dtype)
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: torch.Tensor,
+        state: PolicyState,
+        starts: torch.Tensor | None = None,
+        *,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> ActOutput:
+        """Choose an action for each row.
+
+        Args:
+            obs: uint8 `[B, K, 3]`.
+            state: memory before this observation; not changed.
+            starts: bool `[B]`, rows whose observation is the first of an episode: their memory is zeroed first.
+            deterministic: take the most probable action instead of drawing one.
+            generator: source of randomness on the agent's device; None = torch's own.
+
+        Raises:
+            ValueError: shapes or dtypes are not these.
+        """
+        self._check_obs(obs, 3)
+        if starts is not None:
+            state = state.zeroed(starts)
+        logprobs, values, state = self._forward(obs.unsqueeze(0), state)
+        logprobs = logprobs[0]
+        index = logprobs.argmax(-1) if deterministic else sample(logprobs, generator)
+        chosen = logprobs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        return ActOutput(self.action_table.pairs[index], chosen, values[0], state)
+
+    @torch.no_grad()
+    def value(self, obs: torch.Tensor, state: PolicyState) -> torch.Tensor:
+        """Expected return from `obs`, uint8 `[B, K, 3]`, float32 `[B]`; `state` (before `obs`) is not changed."""
+        self._check_obs(obs, 3)
+        with self._precision():
+            x, _ = self._remember(obs.unsqueeze(0), state)
+            values: torch.Tensor = self.value_head(x).squeeze(-1)[0]
+        return values.to(state.h.dtype)
+
+    def evaluate(
+        self, obs: torch.Tensor, start_state: PolicyState, dones: torch.Tensor, actions: torch.Tensor
+    ) -> EvalOutput:
+        """Judge recorded segments with the current weights.
+
+        Args:
+            obs: uint8 `[B, T, K, 3]`.
+            start_state: memory before `obs[:, 0]`, zero where an episode begins there.
+            dones: bool `[B, T]`; an episode ended AT that tick, so the memory is zeroed before the next.
+            actions: integer `[B, T, 2]`, what was done.
+
+        Raises:
+            ValueError: shapes or dtypes are not these, or an action is not legal.
+        """
+        self._check_obs(obs, 4)
+        index = self.action_table.index(actions).t()
+        resets = torch.cat([torch.zeros_like(dones[:, :1]), dones[:, :-1]], 1).t().contiguous()
+        logprobs, values, state = self._forward(
+            obs.transpose(0, 1), start_state, resets, self.config.bptt_horizon
+        )
+        chosen = logprobs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        return EvalOutput(chosen.t(), entropy(logprobs).t(), values.t(), state.zeroed(dones[:, -1]))
+
+    def forward(
+        self, obs: torch.Tensor, start_state: PolicyState, dones: torch.Tensor, actions: torch.Tensor
+    ) -> EvalOutput:
+        """`evaluate`, under the name that wrappers of modules call."""
+        return self.evaluate(obs, start_state, dones, actions)
+
+    def l2_reg_loss(self) -> torch.Tensor:
+        """Mean squared weight, a scalar with its graph."""
+        return flatten(self.parameters()).square().mean()
+
+    def l2_init_loss(self) -> torch.Tensor:
+        """Mean squared distance of the weights to their reference (Kumar et al. 2023), a scalar with its graph.
+
+        The reference is the initial weights, or later ones by `l2_init_weight_update_interval`.
+        """
+        return (flatten(self.parameters()) - self.reference).square().mean()
+
+    @torch.no_grad()
+    def update_reference(self) -> None:
+        """Make the current weights the reference of `l2_init_loss`."""
+        self.reference.copy_(flatten(self.parameters()))
+
+    def after_update(self, update_index: int) -> dict[str, float]:
+        """Do what is due after some updates of the weights; the trainer calls it after each.
+
+        Args:
+            update_index: updates done so far, 1 after the first.
+
+        Returns:
+            Weight statistics (`weight_statistics`) every `analyze_weights_interval` updates, else nothing.
+        """
+        stats: dict[str, float] = {}
+        config = self.config
+        if config.analyze_weights_interval and update_index % config.analyze_weights_interval == 0:
+            stats = weight_statistics(dict(self.named_parameters()), self.reference, self._last_features)
+        if (
+            config.l2_init_weight_update_interval
+            and update_index % config.l2_init_weight_update_interval == 0
+        ):
+            self.update_reference()
+        return stats
+
+    def _remember(
+        self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
+    ) -> tuple[torch.Tensor, PolicyState]:
+        """Features after the core, `[T, B, hidden]`, from obs `[T, B, K, 3]`."""
+        features: torch.Tensor = self.encoder(obs.reshape(-1, *obs.shape[2:]))
+        features = features.view(*obs.shape[:2], -1)
+        if torch.is_grad_enabled():
+            self._last_features = features.detach()
+        if self.core is None:
+            return features, state
+        path = "plain" if self.path == "plain" else "fast"
+        out, state = self.core(features, state, resets, horizon, half=self.config.dtypes_fp16, path=path)
+        return out, state
+
+    def _forward(
+        self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
+        """Log probabilities `[T, B, legal]`, values `[T, B]` and the state after the last tick."""
+        with self._precision():
+            x, state = self._remember(obs, state, resets, horizon)
+            logits, values = self.action_head(x), self.value_head(x).squeeze(-1)
+        dtype = state.h.dtype
+        return torch.log_softmax(logits.to(dtype), -1), values.to(dtype), state
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.dtypes_fp16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _check_obs(self, obs: torch.Tensor, ndim: int) -> None:
+        if obs.dtype != torch.uint8 or obs.ndim != ndim or obs.shape[-1] != 3:
+            shape = "[B, K, 3]" if ndim == 3 else "[B, T, K, 3]"
+            raise ValueError(
+                f"obs is {obs.dtype} of shape {list(obs.shape)}, but this agent reads observation tokens, "
+                f"torch.uint8 {shape}: pass what the environment's observation buffer holds."
+            )

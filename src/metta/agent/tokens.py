@@ -1,0 +1,356 @@
+"""From observation tokens to the network's first layer.
+
+A token is (location, feature, value). Read as an image, the tokens of one observation are planes over the window
+and the first layer is a convolution of them. That image is almost empty: a few dozen tokens against some ten
+thousand numbers. The same function is therefore computed as a sum over tokens: each adds the kernel's row for
+its plane and its place under the kernel, times its amount, to the few output positions that see its cell.
+
+`TokenLayer` holds the one weight table and both ways to compute: `plain` draws the planes and convolves them
+with torch on any device, `fast` sums rows in compiled loops on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from metta.agent.config import AgentModelConfig, observation_type
+from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
+from metta.mettagrid.spec import PADDING, EnvSpec, Feature
+
+TokenPath = Literal["auto", "fast", "plain"]
+
+COUNT_EDGES: tuple[int, ...] = (1, 2, 3, 4, 8, 16)
+"""Smallest count of each bucket; the last one is open."""
+
+MAX_GROUPS = 8
+NUM_ORIENTATIONS = 4
+NUM_REWARD_BITS = 8
+
+
+@dataclass(frozen=True)
+class PlaneTable:
+    """Which planes a token draws on, and how strongly.
+
+    A value that merely names something (`type_id`, a group, a direction, an action) gets one plane per name, 1
+    where it holds: as a number, type 8 would be "eight times type 1" and the agent, type 0, invisible. Counts get a
+    plane of the normalised number and, because 1 of 100 is hardly a signal and recipes ask for exactly 1, 2 or 3 of
+    something, one plane per bucket of `COUNT_EDGES`. Other features are a plane of the normalised number.
+
+    Attributes:
+        names: name of each plane.
+        plane: int32 `[features, 256, slots]`, plane per feature id, value and slot, -1 after the last one.
+        amount: float64 of the same shape, what is drawn there.
+    """
+
+    names: tuple[str, ...]
+    plane: npt.NDArray[np.int32]
+    amount: npt.NDArray[np.float64]
+
+
+def _num_categories(feature: Feature, spec: EnvSpec) -> int | None:
+    """How many values of a feature have a name of their own; None where the value is a number."""
+    return {
+        "type_id": max(len(spec.object_type_names), FIRST_CUSTOM_TYPE),
+        "agent:group": MAX_GROUPS,
+        "agent:orientation": NUM_ORIENTATIONS,
+        "last_action": len(spec.action_names),
+        "last_action_arg": max(spec.max_action_args, default=0) + 1,
+    }.get(feature.name)
+
+
+def _is_count(feature: Feature) -> bool:
+    return feature.name.startswith(("inv:", "input:", "output:")) or feature.name in (
+        "last_reward",
+        "agent:color",
+        "agent:glyph",
+    )
+
+
+def _hidden(feature: Feature, config: AgentModelConfig) -> bool:
+    if feature.name in ("last_action", "last_action_arg") and not config.use_prev_action:
+        return True
+    if feature.name == "last_reward" and not config.use_prev_reward:
+        return True
+    return observation_type(feature.name) not in config.observation_types
+
+
+def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
+    """The planes that `config` lets the network see of a world of `spec`."""
+    names: list[str] = []
+    slots = 1 + NUM_REWARD_BITS
+    num_features = 1 + max((f.id for f in spec.features), default=0)
+    plane = np.full((num_features, 256, slots), -1, np.int32)
+    amount = np.zeros((num_features, 256, slots), np.float64)
+
+    def add_plane(name: str) -> int:
+        names.append(name)
+        return len(names) - 1
+
+    for feature in spec.features:
+        if _hidden(feature, config):
+            continue
+        f = feature.id
+        numbers = np.arange(256) * (config.obs_scale / feature.normalization)
+        categories = _num_categories(feature, spec)
+        if categories is not None:
+            categories = min(categories, 256)
+            for value in range(categories):
+                plane[f, value, 0] = add_plane(f"{feature.name}={value}")
+            if categories < 256:
+                plane[f, categories:, 0] = add_plane(f"{feature.name}>={categories}")
+            amount[f, :, 0] = config.obs_scale
+        elif feature.name == "resource_rewards":
+            for bit in range(NUM_REWARD_BITS):
+                index = add_plane(f"{feature.name} bit {bit}")
+                for value in range(256):
+                    if value >> bit & 1:
+                        slot = int((plane[f, value] >= 0).sum())
+                        plane[f, value, slot] = index
+                        amount[f, value, slot] = config.obs_scale
+        else:
+            plane[f, :, 0] = add_plane(feature.name)
+            amount[f, :, 0] = numbers
+            if _is_count(feature):
+                for low, high in zip(COUNT_EDGES, (*COUNT_EDGES[1:], 256), strict=True):
+                    plane[f, low:high, 1] = add_plane(f"{feature.name} {low}..{high - 1}")
+                    amount[f, low:high, 1] = config.obs_scale
+    return PlaneTable(tuple(names), plane, amount)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a kernel covers the observation window.
+
+    Attributes:
+        height: rows of the window; width: columns.
+        kernel: rows and columns of the kernel.
+        stride: step between two positions of the kernel.
+        positions: rows and columns of positions.
+        padding: empty columns left, right, and rows above, below the window, so that every cell is covered (the
+            order of `torch.nn.functional.pad`).
+        pooled: the kernel is one cell, the mean of all cells.
+    """
+
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: int
+    positions: tuple[int, int]
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pooled: bool = False
+
+    @classmethod
+    def cover(cls, height: int, width: int, kernel: int, stride: int) -> Window:
+        """The fewest positions of a square kernel that together see every cell; a larger kernel is cut down."""
+        sizes, counts, pads = [], [], []
+        for length in (height, width):
+            size = min(kernel, length)
+            count = -(-(length - size) // stride) + 1
+            extra = (count - 1) * stride + size - length
+            sizes.append(size)
+            counts.append(count)
+            pads.append((extra // 2, extra - extra // 2))
+        return cls(height, width, (sizes[0], sizes[1]), stride, (counts[0], counts[1]), (*pads[1], *pads[0]))
+
+    @classmethod
+    def whole(cls, height: int, width: int, *, pooled: bool) -> Window:
+        """One position that sees the whole window, cell by cell or (`pooled`) only its mean."""
+        return cls(height, width, (1, 1) if pooled else (height, width), 1, (1, 1), pooled=pooled)
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of the kernel."""
+        return self.positions[0] * self.positions[1]
+
+    @property
+    def num_taps(self) -> int:
+        """Cells of the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    def sightings(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Who sees each cell.
+
+        Returns:
+            first: int32 `[257]`, by location byte; the sightings of byte `b` are `first[b]` to `first[b + 1]`.
+                Bytes outside the window have none.
+            where: int32 `[sightings, 2]`, position of the kernel and cell under it.
+        """
+        first = np.zeros(257, np.int32)
+        where: list[tuple[int, int]] = []
+        left, _, top, _ = self.padding
+        for location in range(256):
+            row, col = divmod(location, 16)
+            if location == PADDING or row >= self.height or col >= self.width:
+                pass
+            elif self.pooled:
+                where.append((0, 0))
+            else:
+                for pr in range(self.positions[0]):
+                    for pc in range(self.positions[1]):
+                        tr, tc = row + top - pr * self.stride, col + left - pc * self.stride
+                        if 0 <= tr < self.kernel[0] and 0 <= tc < self.kernel[1]:
+                            where.append((pr * self.positions[1] + pc, tr * self.kernel[1] + tc))
+            first[location + 1] = len(where)
+        return first, np.array(where, np.int32).reshape(-1, 2)
+
+
+class TokenLayer(nn.Module):
+    """Convolution of the token planes.
+
+    Attributes:
+        weight: `[planes, taps, channels]`, the kernel, one row per plane and cell under it.
+        bias: `[channels]`.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+    plane: torch.Tensor
+    amount: torch.Tensor
+    first: torch.Tensor
+    where: torch.Tensor
+
+    def __init__(
+        self, table: PlaneTable, window: Window, num_channels: int, path: TokenPath = "auto"
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.num_planes = len(table.names)
+        self.num_channels = num_channels
+        self.path: TokenPath = path
+        self.weight = nn.Parameter(torch.empty(self.num_planes, window.num_taps, num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        first, where = window.sightings()
+        # A pooled window counts every cell with its share of the mean.
+        cells = window.height * window.width
+        scaled = table.amount / cells if window.pooled else table.amount
+        # Derived from spec and config, so no checkpoint carries them. The amounts stay in double precision and
+        # are rounded where they are used, so that `.double()` on the agent gives exact double results.
+        for name, array in (("plane", table.plane), ("amount", scaled), ("first", first), ("where", where)):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw the kernel.
+
+        The planes are sparse, so the usual fan-in (every plane of every cell) would make the output vanish.
+        About one plane per cell is lit; the variance is that of He et al. (2015) for that many inputs.
+        """
+        window = self.window
+        cells = window.height * window.width
+        std = (2.0 * cells) ** 0.5 if window.pooled else (2.0 / window.num_taps) ** 0.5
+        nn.init.normal_(self.weight, 0.0, std, generator=generator)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Apply the layer.
+
+        Args:
+            tokens: uint8 `[N, K, 3]`. A row ends at its first token with location 255. Locations outside the
+                window and feature ids outside the table count for nothing.
+
+        Returns:
+            `[N, positions, channels]` in the weights' dtype, before any nonlinearity.
+        """
+        if self._use_fast(tokens):
+            return _TokenSum.apply(  # type: ignore[no-untyped-call, no-any-return]
+                tokens,
+                self.weight,
+                self.bias,
+                self.plane,
+                self.amount,
+                self.first,
+                self.where,
+                self.window.num_positions,
+            )
+        return self._convolve(self.draw(tokens))
+
+    def _use_fast(self, tokens: torch.Tensor) -> bool:
+        if self.path == "plain":
+            return False
+        able = tokens.device.type == "cpu" and self.weight.dtype in (torch.float32, torch.float64)
+        if self.path == "fast":
+            if not able:
+                raise ValueError(
+                    f"The fast token path was asked for, but tokens lie on {tokens.device} and weights are "
+                    f"{self.weight.dtype}: it needs a CPU and float32 or float64, use path='auto'."
+                )
+            return True
+        if not able:
+            return False
+        import numba
+
+        # Interpreted, the compiled loops would be the slow way.
+        return not numba.config.DISABLE_JIT
+
+    def draw(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The planes of the observations, `[N, planes, height, width]`; two tokens at one place add up.
+
+        A pooled window has one cell, the mean: `[N, planes, 1, 1]`.
+        """
+        window = self.window
+        location, feature, value = tokens.long().unbind(-1)
+        row, col = location // 16, location % 16
+        num_features = self.plane.shape[0]
+        lit = (location == PADDING).cumsum(-1) == 0
+        lit &= (row < window.height) & (col < window.width) & (feature < num_features)
+        cells = 1 if window.pooled else window.height * window.width
+        cell = (row * window.width + col).clamp_(max=cells - 1)
+        feature = feature.clamp(max=num_features - 1)
+        plane = self.plane[feature, value].long()
+        lit_slots = lit.unsqueeze(-1) & (plane >= 0)
+        amount = self.amount[feature, value].to(self.weight.dtype) * lit_slots
+        place = plane.clamp(min=0) * cells + cell.unsqueeze(-1)
+        planes = amount.new_zeros(tokens.shape[0], self.num_planes * cells)
+        planes.scatter_add_(1, place.flatten(1), amount.flatten(1))
+        return planes.view(-1, self.num_planes, *((1, 1) if window.pooled else (window.height, window.width)))
+
+    def _convolve(self, planes: torch.Tensor) -> torch.Tensor:
+        kernel = self.weight.view(self.num_planes, *self.window.kernel, self.num_channels).permute(3, 0, 1, 2)
+        padded = nn.functional.pad(planes, self.window.padding)
+        out = nn.functional.conv2d(padded, kernel, self.bias, stride=self.window.stride)
+        return out.flatten(2).transpose(1, 2)
+
+
+class _TokenSum(torch.autograd.Function):
+    """`TokenLayer` as a sum of weight rows, forward and backward in compiled loops."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        tokens: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        plane: torch.Tensor,
+        amount: torch.Tensor,
+        first: torch.Tensor,
+        where: torch.Tensor,
+        num_positions: int,
+    ) -> torch.Tensor:
+        from metta.agent.token_kernels import sum_rows
+
+        tokens = tokens.contiguous()
+        weight = weight.contiguous()
+        out = bias.detach().expand(tokens.shape[0], num_positions, bias.shape[0]).contiguous()
+        tables = (plane.numpy(), amount.numpy(), first.numpy(), where.numpy())
+        sum_rows(tokens.numpy(), *tables, weight.detach().numpy(), out.numpy())
+        ctx.save_for_backward(tokens, plane, amount, first, where)
+        ctx.weight_shape = weight.shape  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        from metta.agent.token_kernels import add_row_gradients
+
+        tokens, plane, amount, first, where = ctx.saved_tensors  # type: ignore[attr-defined]
+        grad = grad.contiguous()
+        grad_weight = grad.new_zeros(ctx.weight_shape)  # type: ignore[attr-defined]
+        tables = (plane.numpy(), amount.numpy(), first.numpy(), where.numpy())
+        add_row_gradients(tokens.numpy(), *tables, grad.numpy(), grad_weight.numpy())
+        return None, grad_weight, grad.sum((0, 1)), None, None, None, None, None

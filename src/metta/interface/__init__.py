@@ -1,0 +1,1 @@
+"""The documented verbs: wiring of the rooms below, no algorithm of its own."""

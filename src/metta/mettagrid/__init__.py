@@ -1,0 +1,1 @@
+"""MettaGrid: the grid world, its rules, maps and environments. Never imports torch."""

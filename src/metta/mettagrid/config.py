@@ -1,0 +1,245 @@
+"""The typed description of an environment, and how it becomes the rules of a world.
+
+`EnvConfig` is what users write: a game, its objects and actions, and a map builder. `to_world_config`
+turns it into `WorldConfig`, the engine's own schema, in which every number that the rules need is
+explicit. Nothing is looked up elsewhere: the same `EnvConfig` is always the same world.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from metta.common.config import Config
+from metta.mettagrid.env_parts import ActionConfig, ActionKind, GameConfig, MapBuilderConfig, ObjectConfig
+from metta.mettagrid.objects import FIRST_CUSTOM_TYPE, OBJECT_TYPE_IDS
+from metta.mettagrid.world_config import WorldConfig
+
+__all__ = ["ActionConfig", "EnvConfig", "GameConfig", "MapBuilderConfig", "ObjectConfig"]
+
+
+def default_objects() -> list[ObjectConfig]:
+    """The objects of a new environment: walls, blocks, and the chain from red ore to hearts, armor and lasers."""
+    return [
+        ObjectConfig(type="wall", name="wall"),
+        ObjectConfig(type="wall", name="block"),
+        ObjectConfig(type="mine", name="mine_red"),
+        ObjectConfig(type="generator", name="generator_red"),
+        ObjectConfig(type="converter", name="altar"),
+        ObjectConfig(type="converter", name="armory"),
+        ObjectConfig(type="converter", name="lasery"),
+    ]
+
+
+def default_actions() -> list[ActionConfig]:
+    """The customary actions: everything but changing colour and glyph."""
+    kinds: tuple[ActionKind, ...] = ("noop", "move", "rotate", "put_items", "get_items", "attack", "swap")
+    return [ActionConfig(type=kind, key=kind) for kind in kinds]
+
+
+SHARED_FIELDS = (("num_agents", "agents"), ("width", "width"), ("height", "height"))
+"""What both the game and the map builder state: (name in the game, name in the map builder)."""
+
+
+class EnvConfig(Config):
+    """A complete environment: game, objects, actions and map.
+
+    Size and number of agents appear in the game and in the map builder. Whichever states one counts for both;
+    if both state it they must agree.
+    """
+
+    game: GameConfig = Field(default_factory=GameConfig)
+    objects: list[ObjectConfig] = Field(default_factory=default_objects)
+    actions: list[ActionConfig] = Field(default_factory=default_actions)
+    map_builder: MapBuilderConfig = Field(default_factory=MapBuilderConfig)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        game: dict[str, Any] = {}
+        builder: dict[str, Any] = {}
+        for in_game, in_builder in SHARED_FIELDS:
+            ours = getattr(self.game, in_game)
+            theirs = getattr(self.map_builder, in_builder)
+            number = self.map_builder.num_agents if in_builder == "agents" else theirs
+            if ours == number:
+                continue
+            set_here = in_game in self.game.model_fields_set
+            set_there = in_builder in self.map_builder.model_fields_set
+            if set_here and set_there:
+                raise ValueError(
+                    f"game.{in_game} is {ours} but map_builder.{in_builder} gives {number}; state one, or the same twice."
+                )
+            if set_there:
+                game[in_game] = number
+            else:
+                builder[in_builder] = ours
+        # model_copy keeps the record of which fields the user stated, plus those settled here.
+        if game:
+            object.__setattr__(self, "game", self.game.model_copy(update=game))
+        if builder:
+            object.__setattr__(self, "map_builder", self.map_builder.model_copy(update=builder))
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        names = [o.name for o in self.objects]
+        keys = [a.key for a in self.actions]
+        for what, values in (("objects", names), ("actions", keys)):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                raise ValueError(f"{what} has {', '.join(twice)} more than once; give each its own name.")
+        unknown = sorted(set(self.map_builder.objects) - set(names))
+        if unknown:
+            raise ValueError(
+                f"map_builder.objects places {', '.join(unknown)}, but the objects are {', '.join(names)}; add it to objects."
+            )
+        if isinstance(self.map_builder.agents, dict):
+            unknown = sorted(set(self.map_builder.agents) - set(self.game.groups))
+            if unknown:
+                raise ValueError(
+                    f"map_builder.agents names {', '.join(unknown)}, but the groups are {', '.join(self.game.groups)}."
+                )
+        items = set(self.game.inventory_item_names)
+        for action in self.actions:
+            used = {action.item} if action.item else set()
+            used |= set(action_costs(action)["consumed_resources"]) | set(action.required_resources or {})
+            if missing := sorted(used - items):
+                raise ValueError(
+                    f"action '{action.key}' needs {', '.join(missing)}, not in game.inventory_item_names; add the item, "
+                    "state the action's consumed_resources, or drop the action."
+                )
+            if action.use is not None and action.use not in names:
+                raise ValueError(
+                    f"action '{action.key}' uses '{action.use}', but the objects are {', '.join(names)}."
+                )
+        for obj in self.objects:
+            if obj.type == "wall":
+                continue
+            recipe = obj.recipe()
+            if missing := sorted((set(recipe.input_resources) | set(recipe.output_resources)) - items):
+                raise ValueError(
+                    f"object '{obj.name}' works with {', '.join(missing)}, not in game.inventory_item_names; add the item "
+                    "or drop the object."
+                )
+
+    def with_overrides(self, **overrides: Any) -> EnvConfig:
+        """A copy with single values replaced by their field name, wherever in the configuration the name belongs.
+
+        `num_agents`, `width` and `height` change game and map together.
+
+        Raises:
+            ValueError: a name belongs to no part of the configuration.
+        """
+        game = self.game.model_dump(exclude_unset=True)
+        builder = self.map_builder.model_dump(exclude_unset=True)
+        whole: dict[str, Any] = {"objects": self.objects, "actions": self.actions}
+        shared = dict(SHARED_FIELDS)
+        for name, value in overrides.items():
+            if name in shared:
+                game[name] = value
+                builder.pop(shared[name], None)
+            elif name in GameConfig.model_fields:
+                game[name] = value
+            elif name == "map_objects":
+                builder["objects"] = value
+            elif name in EnvConfig.model_fields:
+                whole[name] = value
+            elif name in MapBuilderConfig.model_fields:
+                builder[name] = value
+            else:
+                known = sorted(
+                    {*GameConfig.model_fields, *MapBuilderConfig.model_fields, *EnvConfig.model_fields}
+                )
+                raise ValueError(
+                    f"'{name}' is no setting of an environment; the settings are {', '.join(known)}."
+                )
+        return EnvConfig(**{"game": game, "map_builder": builder, **whole})
+
+    def to_world_config(self) -> WorldConfig:
+        """The same environment in the engine's schema.
+
+        Raises:
+            ValueError: a reward share or a recipe is not usable; the sentence says which.
+        """
+        game = self.game
+        items = game.inventory_item_names
+        rewards = {
+            "ore_red": (game.ore_red_reward, game.ore_red_max),
+            "battery_red": (game.battery_red_reward, game.battery_red_max),
+            "heart": (game.heart_reward, game.heart_max_reward),
+        }
+        inventory_rewards: dict[str, float] = {}
+        for item, (worth, most) in rewards.items():
+            if item in items and worth != 0:
+                inventory_rewards[item] = worth
+                inventory_rewards[f"{item}_max"] = most
+        limits = {"heart": game.heart_max} if "heart" in items else {}
+        diversity = (
+            {"similarity_coef": game.similarity_coef, "diversity_coef": game.diversity_coef}
+            if game.diversity_bonus_enabled
+            else None
+        )
+        return WorldConfig.model_validate(
+            {
+                "inventory_item_names": items,
+                "num_agents": game.num_agents,
+                "max_steps": game.max_steps,
+                "episode_truncates": game.episode_truncates,
+                "obs_width": game.observation_width,
+                "obs_height": game.observation_height,
+                "num_observation_tokens": game.num_observation_tokens,
+                "agent": {
+                    "default_resource_limit": game.default_item_max,
+                    "resource_limits": {**limits, **game.item_max},
+                    "freeze_duration": game.freeze_duration,
+                    "action_failure_penalty": game.action_failure_penalty,
+                    "rewards": {"inventory": inventory_rewards, "stats": game.stat_rewards},
+                },
+                "groups": game.group_blocks(),
+                "actions": {},
+                "named_actions": {action.key: _action_block(action) for action in self.actions},
+                "objects": self._object_blocks(),
+                "recipe_details_obs": game.recipe_details_obs,
+                "track_movement_metrics": game.track_movement_metrics,
+                "step_reward": game.time_punishment,
+                "lifetime": game.episode_lifetime,
+                "diversity": diversity,
+            }
+        )
+
+    def _object_blocks(self) -> dict[str, dict[str, Any]]:
+        blocks: dict[str, dict[str, Any]] = {}
+        next_type = FIRST_CUSTOM_TYPE
+        for obj in self.objects:
+            type_id = OBJECT_TYPE_IDS.get(obj.name)
+            if type_id is None:
+                type_id, next_type = next_type, next_type + 1
+            if obj.type == "wall":
+                swappable = obj.name == "block" if obj.swappable is None else obj.swappable
+                blocks[obj.name] = {"type_id": type_id, "swappable": swappable}
+            else:
+                blocks[obj.name] = {**obj.recipe().model_dump(), "type_id": type_id, "color": obj.color}
+        return blocks
+
+
+def action_costs(action: ActionConfig) -> dict[str, dict[str, int]]:
+    """Consumed and defense resources of an action, defaults filled in."""
+    attack = action.kind == "attack"
+    consumed = (
+        ({"laser": 1} if attack else {}) if action.consumed_resources is None else action.consumed_resources
+    )
+    defense = (
+        ({"armor": 1} if attack else {}) if action.defense_resources is None else action.defense_resources
+    )
+    return {"consumed_resources": consumed, "defense_resources": defense}
+
+
+def _action_block(action: ActionConfig) -> dict[str, Any]:
+    block: dict[str, Any] = {"kind": action.kind, **action_costs(action)}
+    if action.kind == "change_glyph":
+        block["number_of_glyphs"] = 4 if action.number_of_glyphs is None else action.number_of_glyphs
+    for name in ("required_resources", "delta", "item", "use"):
+        if (value := getattr(action, name)) is not None:
+            block[name] = value
+    return block

@@ -1,0 +1,183 @@
+"""Tasks, and the curricula that choose among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from metta.mettagrid.config import EnvConfig, MapBuilderConfig
+from metta.mettagrid.registry import SIMPLE, get_env_config
+
+
+@dataclass(frozen=True)
+class Task:
+    """One environment that a curriculum offers, under a name that statistics use."""
+
+    name: str
+    config: EnvConfig
+
+
+class Curriculum(Protocol):
+    """Chooses the task of each new episode and hears how it went.
+
+    Attributes:
+        tasks: every task that can ever be chosen; the engine compiles the rules of all of them once.
+    """
+
+    tasks: tuple[Task, ...]
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """The place in `tasks` of the task to play next. Called once per episode, with that episode's generator."""
+        ...
+
+    def update(self, task: int, score: float) -> None:
+        """Hear that an episode of a task ended with a score (mean over agents of their total reward)."""
+        ...
+
+    def for_evaluation(self) -> Curriculum:
+        """A curriculum over the same tasks whose outcomes do not reach this one."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on exactly; JSON-ready."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        ...
+
+
+class SingleTaskCurriculum:
+    """Always the same environment."""
+
+    def __init__(self, config: EnvConfig, name: str = "task") -> None:
+        self.tasks = (Task(name, config),)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """The only task."""
+        del rng
+        return 0
+
+    def update(self, task: int, score: float) -> None:
+        """Nothing to learn from an outcome."""
+
+    def for_evaluation(self) -> SingleTaskCurriculum:
+        """Itself: it has no memory."""
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+class MultiTaskCurriculum:
+    """Draws each episode's task at random, and keeps count of the outcomes.
+
+    Args:
+        tasks: the environments to choose from.
+        weights: how often each is drawn, relative to the others; None: all alike.
+
+    Raises:
+        ValueError: no tasks, equal names, or weights that do not fit.
+    """
+
+    def __init__(self, tasks: Sequence[Task], weights: Sequence[float] | None = None) -> None:
+        if not tasks:
+            raise ValueError("a curriculum needs at least one task; scenes is empty.")
+        names = [task.name for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the tasks are called {', '.join(names)}; give each its own name.")
+        chances = np.ones(len(tasks)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if (
+            chances.shape != (len(tasks),)
+            or not np.all(chances >= 0)
+            or not np.isfinite(chances.sum())
+            or not chances.any()
+        ):
+            raise ValueError(
+                f"weights {weights} do not fit {len(tasks)} tasks; give one number >= 0 each, not all 0."
+            )
+        self.tasks = tuple(tasks)
+        self._edges = np.cumsum(chances / chances.sum())
+        self._episodes = [0] * len(tasks)
+        self._score_sums = [0.0] * len(tasks)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """A task by its weight."""
+        return min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.tasks) - 1)
+
+    def update(self, task: int, score: float) -> None:
+        """Count the episode and its score."""
+        self._episodes[task] += 1
+        self._score_sums[task] += score
+
+    def for_evaluation(self) -> MultiTaskCurriculum:
+        """The same tasks and weights, with counts of its own."""
+        return MultiTaskCurriculum(self.tasks, np.diff(self._edges, prepend=0.0).tolist())
+
+    def scores(self) -> dict[str, float]:
+        """Mean score by task name, of the tasks that have been played."""
+        played = zip(self.tasks, self._episodes, self._score_sums, strict=True)
+        return {task.name: total / episodes for task, episodes, total in played if episodes}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts so far."""
+        return {"episodes": list(self._episodes), "score_sums": list(self._score_sums)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from earlier counts.
+
+        Raises:
+            ValueError: they are of another number of tasks.
+        """
+        if len(state["episodes"]) != len(self.tasks):
+            raise ValueError(
+                f"the saved curriculum has {len(state['episodes'])} tasks, this one {len(self.tasks)}."
+            )
+        self._episodes = list(state["episodes"])
+        self._score_sums = list(state["score_sums"])
+
+
+Scene = str | EnvConfig | MapBuilderConfig | Task
+
+
+def make_curriculum(env_path: str = SIMPLE, scenes: Sequence[Scene] | None = None) -> Curriculum:
+    """A curriculum over one environment or over several scenes.
+
+    Args:
+        env_path: name of a registered environment.
+        scenes: what to alternate between, each drawn equally often: names of registered environments,
+            complete environments, tasks, or map builders (the environment at `env_path` on that map). None: only `env_path`.
+
+    Raises:
+        ValueError: an unknown name (close matches are listed), or no scenes in the list.
+    """
+    base = get_env_config(env_path)
+    if scenes is None:
+        return SingleTaskCurriculum(base, env_path)
+    return MultiTaskCurriculum([_task(scene, place, env_path, base) for place, scene in enumerate(scenes)])
+
+
+def _task(scene: Scene, place: int, env_path: str, base: EnvConfig) -> Task:
+    if isinstance(scene, Task):
+        return scene
+    if isinstance(scene, str):
+        return Task(scene, get_env_config(scene))
+    if isinstance(scene, EnvConfig):
+        return Task(f"scene_{place}", scene)
+    # The map states its own size and agents; whatever it leaves open follows the game of the environment.
+    game = base.game.model_dump(exclude_unset=True)
+    stated = scene.model_fields_set
+    for in_game, in_builder in (("width", "width"), ("height", "height"), ("num_agents", "agents")):
+        if in_builder in stated:
+            game.pop(in_game, None)
+    config = EnvConfig.model_validate(
+        {"game": game, "objects": base.objects, "actions": base.actions, "map_builder": scene}
+    )
+    return Task(f"{env_path}#{place}", config)

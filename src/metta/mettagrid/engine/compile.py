@@ -1,0 +1,87 @@
+"""How the functions of the engine are compiled: for CPU threads, or not at all.
+
+Everything in this package is plain Python over numpy arrays. `rule` compiles a function that other
+engine functions call, `kernel` one that Python calls. With `NUMBA_DISABLE_JIT=1` both leave the function
+as it is, and the engine runs interpreted.
+
+Compiled kernels are kept on disk. Numba only looks at the file of the outermost function to see whether
+that copy is current, so the folder is named after a hash of all files of this package: a change in any of
+them starts a new folder and can never meet an old kernel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config as numba_config
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COMPILE_SECONDS = 20
+"""Roughly what a first compilation takes; only for the message."""
+
+_log = logging.getLogger(__name__)
+
+
+def rule(function: Function) -> Function:
+    """Compile a function that is only called from other engine functions."""
+    compiled: Function = numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function that Python calls, without holding the interpreter lock, cached on disk."""
+    if is_interpreted():
+        return function
+    before = numba_config.CACHE_DIR
+    numba_config.CACHE_DIR = str(cache_folder())
+    try:
+        compiled: Function = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    finally:
+        numba_config.CACHE_DIR = before
+    return compiled
+
+
+def is_interpreted() -> bool:
+    """Whether the engine runs as plain Python."""
+    return bool(numba_config.DISABLE_JIT)
+
+
+def announce_compilation() -> None:
+    """Say once, at INFO, that the first call is going to take a while, if it is."""
+    if not is_interpreted() and not any(cache_folder().rglob("*.nbi")):
+        _log.info("compiling the engine, once, about %d s", COMPILE_SECONDS)
+
+
+@cache
+def cache_folder() -> Path:
+    """Where kernels compiled from exactly these sources are kept."""
+    package = Path(__file__).parent
+    digest = source_hash(package)
+    for base in (package / "__pycache__", Path.home() / ".cache" / "metta", Path(tempfile.gettempdir())):
+        folder = base / f"engine-{digest}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    raise RuntimeError(
+        f"found no folder to keep the compiled engine in: neither {package / '__pycache__'} nor the home nor the "
+        "temporary folder can be written; make one of them writable."
+    )
+
+
+def source_hash(package: Path) -> str:
+    """A hash of all Python files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

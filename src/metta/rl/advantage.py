@@ -1,0 +1,141 @@
+"""How much better than expected each action turned out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from metta.rl.experience import Experience
+
+
+def compute_advantage(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    dones: torch.Tensor,
+    importance_sampling_ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+    vtrace_rho_clip: float = 1.0,
+    vtrace_c_clip: float = 1.0,
+    device: torch.device | str | None = None,
+    *,
+    truncation_values: torch.Tensor | None = None,
+    bootstrap_values: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """V-trace advantages with the λ of GAE; with ratio 1 and both clips at 1 or more, exactly GAE.
+
+    For step t, with `ρ = min(ratio, vtrace_rho_clip)` and `c = min(ratio, vtrace_c_clip)`::
+
+        δ_t = ρ_t (r_t + γ V_{t+1} - V_t)
+        A_t = δ_t + γ λ c_t A_{t+1}        (A_{t+1} counts as 0 if the episode ended at t)
+
+    where `V_{t+1}` is the value of what follows step t: the next value of the sequence; where the episode ended,
+    `truncation_values[t]` (0 after a terminal); after the last step, `bootstrap_values`.
+
+    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation"
+    (arXiv:1506.02438); Espeholt et al. 2018, "IMPALA" (arXiv:1802.01561).
+
+    Args:
+        values: float `[S, T]`: estimate before step t.
+        rewards: float `[S, T]`: reward of step t.
+        dones: bool or 0/1 `[S, T]`: the episode ended at step t.
+        importance_sampling_ratio: float `[S, T]`: probability of the action now over when it was taken.
+        advantages: float `[S, T]`: overwritten with the result.
+        gamma: discount.
+        gae_lambda: λ.
+        vtrace_rho_clip: largest weight of a surprise.
+        vtrace_c_clip: largest weight with which later surprises reach back.
+        device: where to compute; None: where `values` is.
+        truncation_values: float `[S, T]`: value of the final observation where an episode was cut off, 0 after
+            terminals; None: every end is terminal. Read only where `dones`.
+        bootstrap_values: float `[S]`: value of what follows the last step; None: 0.
+
+    Returns:
+        `advantages`, on `device`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    for name, tensor in (
+        ("rewards", rewards),
+        ("dones", dones),
+        ("importance_sampling_ratio", importance_sampling_ratio),
+        ("advantages", advantages),
+        ("truncation_values", truncation_values),
+    ):
+        if tensor is not None and tensor.shape != values.shape:
+            raise ValueError(f"{name} is {list(tensor.shape)} but values is {list(values.shape)}; give one shape.")
+    target = values.device if device is None else torch.device(device)
+    with torch.no_grad():
+        v, r, ratio = (t.to(target) for t in (values, rewards, importance_sampling_ratio))
+        ended = dones.to(target) != 0
+        following = torch.zeros_like(v)
+        following[:, :-1] = v[:, 1:]
+        if bootstrap_values is not None:
+            following[:, -1] = bootstrap_values.to(target)
+        at_end = torch.zeros_like(v) if truncation_values is None else truncation_values.to(target)
+        following = torch.where(ended, at_end, following)
+        deltas = ratio.clamp(max=vtrace_rho_clip) * (r + gamma * following - v)
+        decay = gamma * gae_lambda * ratio.clamp(max=vtrace_c_clip) * ~ended
+        result = advantages.to(target)
+        result.copy_(_accumulate_backwards(deltas, decay))
+    return result
+
+
+def compute_advantages(experience: Experience, gamma: float = 0.977, gae_lambda: float = 0.916) -> torch.Tensor:
+    """Generalized advantage estimates of the complete segments of a batch, kept in it for `train_ppo`.
+
+    The segments of a row follow one another, so the estimate runs on through segment borders: it does not depend on
+    `bptt_horizon`. It ends where an episode ends; where it was cut off, and at the end of the batch, the value of
+    what would have come next stands for the rest.
+
+    Args:
+        experience: with a batch collected by `rollout`.
+        gamma: discount.
+        gae_lambda: trade of bias (0) for variance (1).
+
+    Returns:
+        float32 `[segments, horizon]`.
+
+    Raises:
+        ValueError: no segment is complete.
+    """
+    count, rows, horizon = experience.num_filled, experience.num_rows, experience.horizon
+    if not count:
+        raise ValueError(
+            f"the experience holds {experience.position * rows} agent steps, less than one segment of {horizon} steps "
+            f"for each of its {rows} agents: call rollout first."
+        )
+    chunks = count // rows
+
+    def lives(stored: torch.Tensor) -> torch.Tensor:
+        """[S, T] → [N, chunks * T], the whole stretch of each row."""
+        return stored[:count].reshape(chunks, rows, horizon).transpose(0, 1).reshape(rows, chunks * horizon)
+
+    values = lives(experience.values)
+    result = compute_advantage(
+        values,
+        lives(experience.rewards),
+        lives(experience.terminals) | lives(experience.truncations),
+        torch.ones_like(values),
+        torch.empty_like(values),
+        gamma,
+        gae_lambda,
+        truncation_values=lives(experience.truncation_values),
+        bootstrap_values=experience.bootstrap_values(),
+    )
+    advantages = result.reshape(rows, chunks, horizon).transpose(0, 1).reshape(count, horizon)
+    experience.advantages = advantages
+    return advantages
+
+
+def _accumulate_backwards(deltas: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
+    """A with `A_t = deltas_t + decay_t A_{t+1}` along the last dimension of `[S, T]`."""
+    by_time = deltas.t().contiguous()
+    steps, weights = by_time.unbind(0), decay.t().contiguous().unbind(0)
+    for now, after, weight in zip(steps[-2::-1], steps[:0:-1], weights[-2::-1], strict=True):
+        now.addcmul_(weight, after)
+    return by_time.t()

@@ -1,0 +1,111 @@
+"""Every training default, and nowhere else.
+
+The classes are values: built with keywords, compared with `==`, changed by `model_copy(update=...)`.
+An unknown field is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from metta.common.config import Config
+
+
+class OptimizerConfig(Config):
+    """Which optimizer updates the weights, and how fast."""
+
+    type: Literal["adam", "muon"] = Field(
+        "adam",
+        description="adam: Kingma & Ba 2015. muon: orthogonalised momentum for hidden matrices, Adam for the rest.",
+    )
+    learning_rate: float = Field(0.000457, gt=0, description="Step size of every group, Muon's included.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the second moment.")
+    eps: float = Field(1e-12, gt=0, description="Adam's denominator offset.")
+    weight_decay: float = Field(0, ge=0, description="L2 pull to zero (Adam), decoupled decay (Muon).")
+
+
+class PPOConfig(Config):
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    clip_coef: float = Field(0.1, gt=0, description="The ratio counts within [1 - clip_coef, 1 + clip_coef].")
+    ent_coef: float = Field(0.0021, ge=0, description="Weight of the entropy bonus.")
+    gae_lambda: float = Field(0.916, ge=0, le=1, description="GAE's trade of bias (0) for variance (1).")
+    gamma: float = Field(0.977, ge=0, le=1, description="Discount per step.")
+
+    max_grad_norm: float = Field(0.5, ge=0, description="Longest gradient of one update; 0 = no clipping.")
+    vf_clip_coef: float = Field(0.1, gt=0, description="Furthest a value may move per batch (clip_vloss).")
+    vf_coef: float = Field(0.44, ge=0, description="Weight of the value loss.")
+    l2_reg_loss_coef: float = Field(0, ge=0, description="Weight of agent.l2_reg_loss(): pull to zero.")
+    l2_init_loss_coef: float = Field(
+        0, ge=0, description="Weight of agent.l2_init_loss(): pull to the reference weights."
+    )
+
+    norm_adv: bool = Field(True, description="Shift and scale each minibatch's advantages to mean 0, deviation 1.")
+    clip_vloss: bool = Field(True, description="Clip the value's change by vf_clip_coef.")
+    target_kl: float | None = Field(
+        None, gt=0, description="No further update of a batch once the policy has moved this far from it."
+    )
+
+
+class ExperienceConfig(Config):
+    """How much experience is collected, how it is cut, and how it is carried."""
+
+    batch_size: int = Field(524288, gt=0, description="Agent steps per batch.")
+    minibatch_size: int = Field(16384, gt=0, description="Agent steps per update; divides batch_size.")
+    bptt_horizon: int = Field(64, gt=0, description="Steps per segment, the unit of recurrent training.")
+    update_epochs: int = Field(1, gt=0, description="Passes over a batch, unless train_ppo is told otherwise.")
+
+    zero_copy: bool = Field(
+        True, description="The agent reads the environment's own buffer; False: a private copy of it."
+    )
+    cpu_offload: bool = Field(
+        False, description="The batch stays in main memory while the agent is on an accelerator."
+    )
+    async_factor: int = Field(
+        2, gt=0, description="Groups of worlds: one is stepped while the agent acts for another; 1 = in turn."
+    )
+    forward_pass_minibatch_target_size: int = Field(
+        4096, gt=0, description="Most agents per inference call while collecting."
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ExperienceConfig:
+        batch, minibatch, horizon = self.batch_size, self.minibatch_size, self.bptt_horizon
+        if batch % minibatch:
+            raise ValueError(
+                f"minibatch_size={minibatch} does not divide batch_size={batch}: "
+                f"use batch_size={_nearest_multiple(batch, minibatch)} or a minibatch_size that divides it."
+            )
+        if minibatch % horizon:
+            raise ValueError(
+                f"bptt_horizon={horizon} does not divide minibatch_size={minibatch}: a minibatch is made of whole "
+                f"segments, so use minibatch_size={_nearest_multiple(minibatch, horizon)} or a horizon that divides it."
+            )
+        return self
+
+
+class CheckpointConfig(Config):
+    """When a run saves, and where.
+
+    The intervals count in whatever unit the loop passes to `save_checkpoint`: the documented loops count
+    epochs (one batch each). 0 = never, unless forced.
+    """
+
+    checkpoint_interval: int = Field(60, ge=0, description="Between saved checkpoints.")
+    wandb_checkpoint_interval: int = Field(300, ge=0, description="Between uploads to Weights & Biases.")
+    checkpoint_dir: str = Field("", description='Folder of the checkpoints; "" is the current one.')
+
+
+class SimulationConfig(Config):
+    """When a run evaluates and records replays; units as in `CheckpointConfig`."""
+
+    evaluate_interval: int = Field(300, ge=0, description="Between evaluations.")
+    replay_interval: int = Field(300, ge=0, description="Between saved replays.")
+    replay_dir: str = Field("", description='Folder of the replays; "" is the current one.')
+
+
+def _nearest_multiple(number: int, of: int) -> int:
+    return max(1, round(number / of)) * of

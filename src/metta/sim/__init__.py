@@ -1,0 +1,1 @@
+"""Simulations: a policy plays episodes, and what happened becomes records, scores and replays."""
