@@ -13,8 +13,8 @@ SOURCE = ROOT / "src" / "metta"
 # A room may import itself and every room that is listed for it; nothing else of ours.
 MAY_IMPORT = {
     "common": set(),
-    "viewer": {"common"},
-    "mettagrid": {"common", "viewer"},
+    "viewer": set(),
+    "mettagrid": {"common"},
     "agent": {"common", "mettagrid"},
     "rl": {"common", "mettagrid", "agent"},
     "sim": {"common", "mettagrid", "agent", "viewer"},

@@ -37,7 +37,7 @@ BASE = EnvConfig(
 )
 
 
-def play(config: EnvConfig, steps: int = 80) -> list[Any]:
+def play(config: EnvConfig, steps: int = 240) -> list[Any]:
     """Everything that agents could notice in a fixed random run, and the final statistics."""
     env = VecEnv(config, 1, seed=3)
     rng = np.random.default_rng(7)

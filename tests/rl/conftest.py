@@ -76,7 +76,11 @@ class ScriptedEnv:
 
     def _begin(self, world: int) -> None:
         rng = self.rngs[world]
-        self.clock[world] = (0, rng.integers(self.lengths[0], self.lengths[1], endpoint=True), rng.integers(2))
+        self.clock[world] = (
+            0,
+            rng.integers(self.lengths[0], self.lengths[1], endpoint=True),
+            rng.integers(2),
+        )
         self.returns[world] = 0
         self._look(world)
         self.starts[self._rows(world)] = True
@@ -124,7 +128,12 @@ class ScriptedEnv:
             final_observations.append(self.observations[self._rows(world)].copy())
             episodes.append(
                 EpisodeOutcome(
-                    world, "scripted", int(self.clock[world, 0]), self.returns[world].copy(), end == "truncation", {}
+                    world,
+                    "scripted",
+                    int(self.clock[world, 0]),
+                    self.returns[world].copy(),
+                    end == "truncation",
+                    {},
                 )
             )
             self._begin(world)
@@ -179,7 +188,9 @@ def make_agent() -> MakeAgent:
     """Makes a small agent for the scripted worlds; keywords are fields of its config."""
 
     def make(seed: int = 0, **fields: Any) -> MettaAgent:
-        config = AgentModelConfig(**{"hidden_dim": 16, "backbone": "mlp", "analyze_weights_interval": 0, **fields})
+        config = AgentModelConfig(
+            **{"hidden_dim": 16, "backbone": "mlp", "analyze_weights_interval": 0, **fields}
+        )
         return MettaAgent(SPEC, config, generator=torch.Generator().manual_seed(seed))
 
     return make

@@ -25,8 +25,8 @@ def weight_statistics(
 
     Returns:
         `weights/norm`, `weights/max` and `weights/moved` (distance to the reference, divided by the
-        reference's norm) over all; `weights/<name>/norm` and `/moved` for each parameter; and, given features,
-        `weights/dead_units`, the share of feature units that were zero for the whole batch.
+        reference's norm) over all; `weights/<name>/norm` and `/moved` for each parameter; and, given
+        features, `weights/dead_units`, the share of feature units that were zero for the whole batch.
     """
     stats: dict[str, float] = {}
     current = flatten(parameters.values())
@@ -45,4 +45,4 @@ def weight_statistics(
 
 
 def _relative(change: torch.Tensor, before: torch.Tensor) -> float:
-    return (change.norm() / before.norm().clamp(min=1e-12)).item()
+    return float(change.norm() / before.norm().clamp(min=1e-12))

@@ -15,9 +15,9 @@ OBSERVATION_TYPES: tuple[str, ...] = ("global", "agent", "object", "inventory", 
 def observation_type(feature_name: str) -> str:
     """The family of an observation feature, by its name.
 
-    `global`: what the observer knows of its episode and its own last step; `agent`: what agents (and, for the
-    colour, converters) look like; `inventory`: what an object holds; `recipe`: what a converter takes and makes;
-    `object`: everything else, first of all what kind of object it is.
+    `global`: what the observer knows of its episode and its own last step; `agent`: what agents (and, for
+    the colour, converters) look like; `inventory`: what an object holds; `recipe`: what a converter takes and
+    makes; `object`: everything else, first of all what kind of object it is.
     """
     if feature_name.startswith("inv:"):
         return "inventory"
@@ -40,13 +40,14 @@ class AgentModelConfig(Config):
     """Architecture of a `MettaAgent`.
 
     Attributes:
-        hidden_dim: width of the recurrent state, of the features that enter it and of the heads' hidden layers.
+        hidden_dim: width of the recurrent state, of the features that enter it and of the heads' hidden
+            layers.
         lstm_layers: stacked LSTM layers.
         mlp_layers: linear layers of each head, the output layer included.
-        backbone: `cnn` convolves the window (5 by 5, stride 3) before one linear layer; `mlp` gives every cell of
-            the window its own weights.
-        bptt_horizon: ticks after which the gradient through time is cut inside `evaluate`, counted from the start
-            of the segment; what the network computes does not depend on it.
+        backbone: `cnn` convolves the window (5 by 5, stride 3) before one linear layer; `mlp` gives every
+            cell of the window its own weights.
+        bptt_horizon: ticks after which the gradient through time is cut inside `evaluate`, counted from the
+            start of the segment; what the network computes does not depend on it.
         forward_lstm: False leaves the recurrent core out: features go straight to the heads.
         clip_range: every element of every weight's gradient is clamped to plus or minus this; 0 = not at all.
         use_prev_action: False hides the observer's last action and its argument.
@@ -54,11 +55,11 @@ class AgentModelConfig(Config):
         observation_types: families of features that the network sees, of `OBSERVATION_TYPES`.
         dtypes_fp16: matrix products in bfloat16; weights, state and the outputs stay in single precision.
         obs_scale: factor on every normalised feature value.
-        obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the mean over
-            them (cheaper, blind to where something is).
+        obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the
+            mean over them (smaller, but nearly blind to where something is).
         analyze_weights_interval: updates between two weight analyses (`MettaAgent.after_update`); 0 = never.
-        l2_init_weight_update_interval: updates after which the reference of the L2-init loss moves to the current
-            weights; 0 = it stays at the initial ones.
+        l2_init_weight_update_interval: updates after which the reference of the L2-init loss moves to the
+            current weights; 0 = it stays at the initial ones.
     """
 
     hidden_dim: int = Field(default=1024, ge=1)
@@ -88,7 +89,7 @@ class AgentModelConfig(Config):
         for name in value:
             if name not in OBSERVATION_TYPES:
                 raise ValueError(
-                    f"observation_types contains {name!r}, which is not a family of features; known are {known}."
+                    f"observation_types contains {name!r}, which is not a family of features; use some of {known}."
                 )
         if not value:
             raise ValueError(

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from metta.agent.config import AgentModelConfig
-from metta.agent.tokens import TokenLayer, TokenPath, Window, make_plane_table
+from metta.agent.layers import dense
+from metta.agent.paths import Path
+from metta.agent.tokens import TokenLayer, Window, make_plane_table
 from metta.mettagrid.spec import EnvSpec
 
 CNN_KERNEL = 5
@@ -22,7 +24,7 @@ class Encoder(nn.Module):
     `mlp`: a linear layer over the whole window, ReLU, another, ReLU.
     """
 
-    def __init__(self, spec: EnvSpec, config: AgentModelConfig, path: TokenPath = "auto") -> None:
+    def __init__(self, spec: EnvSpec, config: AgentModelConfig, path: Path = "auto") -> None:
         super().__init__()
         pooled = config.obs_process_func == "pool_obs_dict"
         if config.backbone == "cnn":
@@ -33,7 +35,7 @@ class Encoder(nn.Module):
             channels = config.hidden_dim
         self.pooled = pooled
         self.tokens = TokenLayer(make_plane_table(spec, config), window, channels, path)
-        self.project = nn.Linear(channels * (1 if pooled else window.num_positions), config.hidden_dim)
+        self.project = dense(channels * (1 if pooled else window.num_positions), config.hidden_dim)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """`TokenLayer.init_weights`, then an orthogonal layer with the gain for ReLU."""
@@ -43,7 +45,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of each observation, all non-negative."""
-        seen = torch.relu(self.tokens(tokens))
+        seen = self.tokens(tokens)
         flat = seen.mean(1) if self.pooled else seen.flatten(1)
-        features: torch.Tensor = torch.relu(self.project(flat))
+        features: torch.Tensor = self.project(flat).relu_()
         return features

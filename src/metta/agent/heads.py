@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
+from metta.agent.layers import dense
 from metta.mettagrid.spec import EnvSpec
 
 POLICY_GAIN = 0.01
@@ -18,7 +21,7 @@ class Head(nn.Module):
         super().__init__()
         self.gain = gain
         widths = [num_inputs] * num_layers + [num_outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(dense(a, b) for a, b in itertools.pairwise(widths))
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Orthogonal, sqrt(2) in the hidden layers, the head's own gain in the last one."""
@@ -34,7 +37,7 @@ class Head(nn.Module):
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i < last:
-                x = torch.relu(x)
+                x = x.relu_()
         return x
 
 
@@ -54,7 +57,7 @@ class ActionTable(nn.Module):
         pairs = torch.tensor(spec.legal_actions, dtype=torch.int64).reshape(-1, 2)
         place = torch.full((len(spec.action_names), 1 + max(spec.max_action_args, default=0)), -1)
         place[pairs[:, 0], pairs[:, 1]] = torch.arange(len(pairs))
-        self.action_names = spec.action_names
+        self.most_args = dict(zip(spec.action_names, spec.max_action_args, strict=True))
         self.register_buffer("pairs", pairs, persistent=False)
         self.register_buffer("place", place, persistent=False)
 
@@ -69,18 +72,15 @@ class ActionTable(nn.Module):
         """
         action, arg = actions.long().unbind(-1)
         num_actions, num_args = self.place.shape
-        inside = (action >= 0) & (action < num_actions) & (arg >= 0) & (arg < num_args)
         index = self.place[action.clamp(0, num_actions - 1), arg.clamp(0, num_args - 1)]
-        legal = inside & (index >= 0)
+        legal = (action >= 0) & (action < num_actions) & (arg >= 0) & (arg < num_args) & (index >= 0)
         if not bool(legal.all()):
             bad = actions[~legal][0].tolist()
+            known = ", ".join(
+                f"({i}, 0..{most}) {name}" for i, (name, most) in enumerate(self.most_args.items())
+            )
             raise ValueError(
-                f"actions contains (action {bad[0]}, argument {bad[1]}), which is not legal here; legal are "
-                + ", ".join(
-                    f"{i} {name} with 0..{int(row.max().item() >= 0) and int((row >= 0).sum()) - 1}"
-                    for i, (name, row) in enumerate(zip(self.action_names, self.place.cpu(), strict=True))
-                )
-                + "."
+                f"actions contains ({bad[0]}, {bad[1]}), which is not legal here; legal are {known}."
             )
         return index
 
@@ -95,9 +95,13 @@ def sample(logprobs: torch.Tensor, generator: torch.Generator | None = None) -> 
     Returns:
         int64 `[B]`.
     """
-    # The smallest of exponential waiting times with these rates: exact, and a choice of probability 0 never wins.
-    waits = torch.empty_like(logprobs).exponential_(generator=generator)
-    return (logprobs - waits.log_()).argmax(-1)
+    # The first place where the running sum exceeds a uniform share of the whole: a choice of probability 0 adds
+    # nothing to the sum and is never that place. One random number per row, whatever the number of choices.
+    total = logprobs.exp().cumsum(-1)
+    share = torch.rand(
+        logprobs.shape[0], 1, generator=generator, device=logprobs.device, dtype=logprobs.dtype
+    )
+    return (total <= share * total[:, -1:]).sum(-1)
 
 
 def entropy(logprobs: torch.Tensor) -> torch.Tensor:

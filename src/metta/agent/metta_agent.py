@@ -15,8 +15,8 @@ from metta.agent.config import AgentModelConfig
 from metta.agent.core import LSTMCore
 from metta.agent.encoder import Encoder
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
+from metta.agent.paths import Path
 from metta.agent.state import PolicyState
-from metta.agent.tokens import TokenPath
 from metta.mettagrid.spec import EnvSpec
 
 
@@ -61,8 +61,8 @@ class MettaAgent(nn.Module):
         spec: the world as agents see it.
         config: the architecture; None = the defaults of `AgentModelConfig`.
         generator: source of the initial weights; None = torch's own.
-        path: how the token layer and the core compute. `auto` chooses by device and dtype, `plain` is the slow
-            reference, `fast` insists. All compute the same function.
+        path: how the token layer and the core compute. `auto` chooses by device and dtype, `plain` is the
+            slow reference, `fast` insists. All compute the same function.
 
     Attributes:
         spec, config: as given.
@@ -76,16 +76,16 @@ class MettaAgent(nn.Module):
         config: AgentModelConfig | None = None,
         *,
         generator: torch.Generator | None = None,
-        path: TokenPath = "auto",
+        path: Path = "auto",
     ) -> None:
         super().__init__()
         self.spec = spec
         self.config = config = AgentModelConfig() if config is None else config
-        self.path: TokenPath = path
+        self.path: Path = path
         hidden = config.hidden_dim
         self.action_table = ActionTable(spec)
         self.encoder = Encoder(spec, config, path)
-        self.core = LSTMCore(hidden, hidden, config.lstm_layers) if config.forward_lstm else None
+        self.core = LSTMCore(hidden, hidden, config.lstm_layers, path) if config.forward_lstm else None
         self.action_head = Head(hidden, len(self.action_table), config.mlp_layers, POLICY_GAIN)
         self.value_head = Head(hidden, 1, config.mlp_layers, 1.0)
         self.register_buffer("reference", torch.empty(sum(p.numel() for p in self.parameters())))
@@ -93,7 +93,7 @@ class MettaAgent(nn.Module):
         if config.clip_range > 0:
             clamp = functools.partial(torch.clamp, min=-config.clip_range, max=config.clip_range)
             for parameter in self.parameters():
-                parameter.register_hook(clamp)
+                parameter.register_hook(clamp)  # type: ignore[no-untyped-call]
         self.init_weights(generator)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MettaAgent:
@@ -115,7 +115,7 @@ class MettaAgent(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.value_head.layers[-1].weight.device  # type: ignore[union-attr, return-value]
+        return self.reference.device
 
     def initial_state(self, batch_size: int) -> PolicyState:
         """The memory of `batch_size` rows at the first tick of an episode: zeros."""
@@ -138,14 +138,15 @@ class MettaAgent(nn.Module):
         Args:
             obs: uint8 `[B, K, 3]`.
             state: memory before this observation; not changed.
-            starts: bool `[B]`, rows whose observation is the first of an episode: their memory is zeroed first.
+            starts: bool `[B]`, rows whose observation is the first of an episode: their memory is zeroed
+                first.
             deterministic: take the most probable action instead of drawing one.
             generator: source of randomness on the agent's device; None = torch's own.
 
         Raises:
             ValueError: shapes or dtypes are not these.
         """
-        self._check_obs(obs, 3)
+        self._check(obs, 3, state)
         if starts is not None:
             state = state.zeroed(starts)
         logprobs, values, state = self._forward(obs.unsqueeze(0), state)
@@ -156,8 +157,19 @@ class MettaAgent(nn.Module):
 
     @torch.no_grad()
     def value(self, obs: torch.Tensor, state: PolicyState) -> torch.Tensor:
-        """Expected return from `obs`, uint8 `[B, K, 3]`, float32 `[B]`; `state` (before `obs`) is not changed."""
-        self._check_obs(obs, 3)
+        """Expected discounted return from `obs` on.
+
+        Args:
+            obs: uint8 `[B, K, 3]`.
+            state: memory before this observation; not changed.
+
+        Returns:
+            float32 `[B]`.
+
+        Raises:
+            ValueError: shapes or dtypes are not these.
+        """
+        self._check(obs, 3, state)
         with self._precision():
             x, _ = self._remember(obs.unsqueeze(0), state)
             values: torch.Tensor = self.value_head(x).squeeze(-1)[0]
@@ -177,7 +189,16 @@ class MettaAgent(nn.Module):
         Raises:
             ValueError: shapes or dtypes are not these, or an action is not legal.
         """
-        self._check_obs(obs, 4)
+        self._check(obs, 4, start_state)
+        for name, tensor, shape in (
+            ("dones", dones, obs.shape[:2]),
+            ("actions", actions, (*obs.shape[:2], 2)),
+        ):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"{name} is of shape {list(tensor.shape)}, but obs {list(obs.shape)} goes with {list(shape)}: "
+                    "pass the same rows and ticks."
+                )
         index = self.action_table.index(actions).t()
         resets = torch.cat([torch.zeros_like(dones[:, :1]), dones[:, :-1]], 1).t().contiguous()
         logprobs, values, state = self._forward(
@@ -197,9 +218,10 @@ class MettaAgent(nn.Module):
         return flatten(self.parameters()).square().mean()
 
     def l2_init_loss(self) -> torch.Tensor:
-        """Mean squared distance of the weights to their reference (Kumar et al. 2023), a scalar with its graph.
+        """Mean squared distance of the weights to their reference, a scalar with its graph.
 
-        The reference is the initial weights, or later ones by `l2_init_weight_update_interval`.
+        Kumar et al. (2023) pull towards the initial weights to keep a network able to learn. The reference
+        is those, or later ones by `l2_init_weight_update_interval`.
         """
         return (flatten(self.parameters()) - self.reference).square().mean()
 
@@ -238,8 +260,7 @@ class MettaAgent(nn.Module):
             self._last_features = features.detach()
         if self.core is None:
             return features, state
-        path = "plain" if self.path == "plain" else "fast"
-        out, state = self.core(features, state, resets, horizon, half=self.config.dtypes_fp16, path=path)
+        out, state = self.core(features, state, resets, horizon, half=self.config.dtypes_fp16)
         return out, state
 
     def _forward(
@@ -257,10 +278,15 @@ class MettaAgent(nn.Module):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _check_obs(self, obs: torch.Tensor, ndim: int) -> None:
+    def _check(self, obs: torch.Tensor, ndim: int, state: PolicyState) -> None:
         if obs.dtype != torch.uint8 or obs.ndim != ndim or obs.shape[-1] != 3:
             shape = "[B, K, 3]" if ndim == 3 else "[B, T, K, 3]"
             raise ValueError(
                 f"obs is {obs.dtype} of shape {list(obs.shape)}, but this agent reads observation tokens, "
                 f"torch.uint8 {shape}: pass what the environment's observation buffer holds."
+            )
+        if state.batch_size != obs.shape[0]:
+            raise ValueError(
+                f"state holds {state.batch_size} rows of memory but obs has {obs.shape[0]}: "
+                "pass the state of the same rows, at first agent.initial_state(rows)."
             )

@@ -1,7 +1,7 @@
 """An agent on disk: one safetensors file, weights and the JSON that rebuilds the module. Nothing is pickled.
 
-The header's metadata holds `format`, `spec` (`EnvSpec.to_json`), `config` (`AgentModelConfig`) and `metadata` (the
-caller's), each as JSON.
+The header's metadata holds `format`, `spec` (`EnvSpec.to_json`), `config` (`AgentModelConfig`) and `metadata`
+(the caller's), each as JSON.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
             f"its description cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})",
             error,
         )
-    # The drawn weights are thrown away at once; a generator of their own leaves the caller's random numbers alone.
+    # The weights drawn here are overwritten at once; with a generator of their own the caller's random numbers
+    # stay as they were.
     agent = MettaAgent(spec, config, generator=torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) == 1:

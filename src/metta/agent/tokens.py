@@ -1,9 +1,10 @@
 """From observation tokens to the network's first layer.
 
-A token is (location, feature, value). Read as an image, the tokens of one observation are planes over the window
-and the first layer is a convolution of them. That image is almost empty: a few dozen tokens against some ten
-thousand numbers. The same function is therefore computed as a sum over tokens: each adds the kernel's row for
-its plane and its place under the kernel, times its amount, to the few output positions that see its cell.
+A token is (location, feature, value). Read as an image, the tokens of one observation are planes over the
+window and the first layer is a convolution of them. That image is almost empty: a few dozen tokens against
+some ten thousand numbers. The same function is therefore computed as a sum over tokens: each adds the
+kernel's row for its plane and its place under the kernel, times its amount, to the few output positions that
+see its cell.
 
 `TokenLayer` holds the one weight table and both ways to compute: `plain` draws the planes and convolves them
 with torch on any device, `fast` sums rows in compiled loops on a CPU.
@@ -12,19 +13,18 @@ with torch on any device, `fast` sums rows in compiled loops on a CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from metta.agent.config import AgentModelConfig, observation_type
+from metta.agent.paths import Path, use_fast
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
 from metta.mettagrid.spec import PADDING, EnvSpec, Feature
-
-TokenPath = Literal["auto", "fast", "plain"]
 
 COUNT_EDGES: tuple[int, ...] = (1, 2, 3, 4, 8, 16)
 """Smallest count of each bucket; the last one is open."""
@@ -39,9 +39,10 @@ class PlaneTable:
     """Which planes a token draws on, and how strongly.
 
     A value that merely names something (`type_id`, a group, a direction, an action) gets one plane per name, 1
-    where it holds: as a number, type 8 would be "eight times type 1" and the agent, type 0, invisible. Counts get a
-    plane of the normalised number and, because 1 of 100 is hardly a signal and recipes ask for exactly 1, 2 or 3 of
-    something, one plane per bucket of `COUNT_EDGES`. Other features are a plane of the normalised number.
+    where it holds: as a number, type 8 would be "eight times type 1" and the agent, type 0, invisible. Counts
+    get a plane of the normalised number and, because 1 of 100 is hardly a signal and recipes ask for exactly
+    1, 2 or 3 of something, one plane per bucket of `COUNT_EDGES`. A set of flags (`resource_rewards`) gets one
+    plane per flag, and every other feature one of its normalised number.
 
     Attributes:
         names: name of each plane.
@@ -97,7 +98,7 @@ def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
         if _hidden(feature, config):
             continue
         f = feature.id
-        numbers = np.arange(256) * (config.obs_scale / feature.normalization)
+        numbers = np.arange(256) * config.obs_scale / feature.normalization
         categories = _num_categories(feature, spec)
         if categories is not None:
             categories = min(categories, 256)
@@ -115,7 +116,7 @@ def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
                         plane[f, value, slot] = index
                         amount[f, value, slot] = config.obs_scale
         else:
-            plane[f, :, 0] = add_plane(feature.name)
+            plane[f, 1:, 0] = add_plane(feature.name)  # a zero draws nothing: no work for it
             amount[f, :, 0] = numbers
             if _is_count(feature):
                 for low, high in zip(COUNT_EDGES, (*COUNT_EDGES[1:], 256), strict=True):
@@ -133,8 +134,8 @@ class Window:
         kernel: rows and columns of the kernel.
         stride: step between two positions of the kernel.
         positions: rows and columns of positions.
-        padding: empty columns left, right, and rows above, below the window, so that every cell is covered (the
-            order of `torch.nn.functional.pad`).
+        padding: empty columns left, right, and rows above, below the window, so that every cell is covered
+            (the order of `torch.nn.functional.pad`).
         pooled: the kernel is one cell, the mean of all cells.
     """
 
@@ -148,7 +149,7 @@ class Window:
 
     @classmethod
     def cover(cls, height: int, width: int, kernel: int, stride: int) -> Window:
-        """The fewest positions of a square kernel that together see every cell; a larger kernel is cut down."""
+        """The fewest positions of a square kernel that see every cell; a too large kernel is cut down."""
         sizes, counts, pads = [], [], []
         for length in (height, width):
             size = min(kernel, length)
@@ -178,8 +179,8 @@ class Window:
         """Who sees each cell.
 
         Returns:
-            first: int32 `[257]`, by location byte; the sightings of byte `b` are `first[b]` to `first[b + 1]`.
-                Bytes outside the window have none.
+            first: int32 `[257]`; the sightings of location byte `b` are `first[b]` to `first[b + 1]`. Bytes
+                outside the window have none.
             where: int32 `[sightings, 2]`, position of the kernel and cell under it.
         """
         first = np.zeros(257, np.int32)
@@ -202,7 +203,7 @@ class Window:
 
 
 class TokenLayer(nn.Module):
-    """Convolution of the token planes.
+    """Convolution of the token planes, and its ReLU.
 
     Attributes:
         weight: `[planes, taps, channels]`, the kernel, one row per plane and cell under it.
@@ -216,22 +217,20 @@ class TokenLayer(nn.Module):
     first: torch.Tensor
     where: torch.Tensor
 
-    def __init__(
-        self, table: PlaneTable, window: Window, num_channels: int, path: TokenPath = "auto"
-    ) -> None:
+    def __init__(self, table: PlaneTable, window: Window, num_channels: int, path: Path = "auto") -> None:
         super().__init__()
         self.window = window
         self.num_planes = len(table.names)
         self.num_channels = num_channels
-        self.path: TokenPath = path
+        self.path: Path = path
         self.weight = nn.Parameter(torch.empty(self.num_planes, window.num_taps, num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
         first, where = window.sightings()
         # A pooled window counts every cell with its share of the mean.
         cells = window.height * window.width
         scaled = table.amount / cells if window.pooled else table.amount
-        # Derived from spec and config, so no checkpoint carries them. The amounts stay in double precision and
-        # are rounded where they are used, so that `.double()` on the agent gives exact double results.
+        # Derived from spec and config, so no checkpoint carries them. The amounts are kept in double precision
+        # and rounded where they are used, so that a fresh agent made `.double()` is exact.
         for name, array in (("plane", table.plane), ("amount", scaled), ("first", first), ("where", where)):
             self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
@@ -255,38 +254,12 @@ class TokenLayer(nn.Module):
                 window and feature ids outside the table count for nothing.
 
         Returns:
-            `[N, positions, channels]` in the weights' dtype, before any nonlinearity.
+            `[N, positions, channels]` in the weights' dtype, after the ReLU.
         """
-        if self._use_fast(tokens):
-            return _TokenSum.apply(  # type: ignore[no-untyped-call, no-any-return]
-                tokens,
-                self.weight,
-                self.bias,
-                self.plane,
-                self.amount,
-                self.first,
-                self.where,
-                self.window.num_positions,
-            )
-        return self._convolve(self.draw(tokens))
-
-    def _use_fast(self, tokens: torch.Tensor) -> bool:
-        if self.path == "plain":
-            return False
-        able = tokens.device.type == "cpu" and self.weight.dtype in (torch.float32, torch.float64)
-        if self.path == "fast":
-            if not able:
-                raise ValueError(
-                    f"The fast token path was asked for, but tokens lie on {tokens.device} and weights are "
-                    f"{self.weight.dtype}: it needs a CPU and float32 or float64, use path='auto'."
-                )
-            return True
-        if not able:
-            return False
-        import numba
-
-        # Interpreted, the compiled loops would be the slow way.
-        return not numba.config.DISABLE_JIT
+        if use_fast(self.path, self.weight):
+            tables = (self.plane, self.amount, self.first, self.where)
+            return _TokenSum.apply(tokens, self.weight, self.bias, *tables, self.window.num_positions)  # type: ignore[no-untyped-call, no-any-return]
+        return torch.relu(self._convolve(self.draw(tokens)))
 
     def draw(self, tokens: torch.Tensor) -> torch.Tensor:
         """The planes of the observations, `[N, planes, height, width]`; two tokens at one place add up.
@@ -322,7 +295,7 @@ class _TokenSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         tokens: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
@@ -332,25 +305,24 @@ class _TokenSum(torch.autograd.Function):
         where: torch.Tensor,
         num_positions: int,
     ) -> torch.Tensor:
-        from metta.agent.token_kernels import sum_rows
+        from metta.agent.kernels import sum_rows
 
         tokens = tokens.contiguous()
-        weight = weight.contiguous()
-        out = bias.detach().expand(tokens.shape[0], num_positions, bias.shape[0]).contiguous()
+        out = weight.new_empty(tokens.shape[0], num_positions, bias.shape[0])
         tables = (plane.numpy(), amount.numpy(), first.numpy(), where.numpy())
-        sum_rows(tokens.numpy(), *tables, weight.detach().numpy(), out.numpy())
-        ctx.save_for_backward(tokens, plane, amount, first, where)
-        ctx.weight_shape = weight.shape  # type: ignore[attr-defined]
+        sum_rows(tokens.numpy(), *tables, weight.detach().numpy(), bias.detach().numpy(), out.numpy())
+        ctx.save_for_backward(tokens, plane, amount, first, where, weight, out)
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        from metta.agent.token_kernels import add_row_gradients
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        from metta.agent.kernels import add_row_gradients
 
-        tokens, plane, amount, first, where = ctx.saved_tensors  # type: ignore[attr-defined]
-        grad = grad.contiguous()
-        grad_weight = grad.new_zeros(ctx.weight_shape)  # type: ignore[attr-defined]
-        tables = (plane.numpy(), amount.numpy(), first.numpy(), where.numpy())
-        add_row_gradients(tokens.numpy(), *tables, grad.numpy(), grad_weight.numpy())
-        return None, grad_weight, grad.sum((0, 1)), None, None, None, None, None
+        *inputs, weight, out = ctx.saved_tensors
+        grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[-1])
+        arrays = [
+            tensor.detach().numpy() for tensor in (*inputs, out, grad.contiguous(), grad_weight, grad_bias)
+        ]
+        add_row_gradients(*arrays)
+        return None, grad_weight, grad_bias, None, None, None, None, None

@@ -24,8 +24,8 @@ def make_agent(
     """Create a neural network agent.
 
     Args:
-        observation_space: `env.single_observation_space`; a bare `Box` of shape `(tokens, 3)` is read with the
-            standard feature table and an 11 by 11 window.
+        observation_space: `env.single_observation_space`; a bare `Box` of shape `(tokens, 3)` is read with
+            the standard feature table and an 11 by 11 window.
         action_space: `env.single_action_space`.
         global_features: names of the global features (`episode_completion_pct`, `last_action`, ...) that
             the network sees; empty = all that the world shows.
@@ -41,7 +41,8 @@ def make_agent(
         for name in global_features:
             if name not in known:
                 raise ValueError(
-                    f"global_features contains {name!r}, which this world does not show; known are {', '.join(known)}."
+                    f"global_features contains {name!r}, which this world does not show; use some of "
+                    f"{', '.join(known)}, or none for all of them."
                 )
         kept = tuple(f for f in spec.features if f.name not in GLOBAL_FEATURES or f.name in global_features)
         spec = replace(spec, features=kept)

@@ -170,11 +170,8 @@ class ReplayRecorder:
         Raises:
             ValueError: nothing was recorded yet.
         """
-        path = Path(path)
         text = json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(path, zlib.compress(text.encode(), 9))
-        return path
+        return atomic_write_bytes(path, zlib.compress(text.encode(), 9))
 
     def _what_agents_did(
         self,

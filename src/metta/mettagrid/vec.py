@@ -18,6 +18,8 @@ from metta.mettagrid.spec import EnvSpec
 if TYPE_CHECKING:
     from metta.mettagrid.env import MettaGridEnv
 
+INT32 = np.iinfo(np.int32)
+
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
@@ -131,6 +133,7 @@ class VecEnv:
         self._task = np.zeros(num_worlds, dtype=np.int64)
         self._returns = np.zeros((num_worlds, self.agents_per_world), dtype=np.float32)
         self._lengths = np.zeros(num_worlds, dtype=np.int64)
+        self._actions = np.zeros((num_worlds, self.agents_per_world, 2), dtype=np.int32)
         self.seed = seed
         self.reset(seed)
 
@@ -201,9 +204,9 @@ class VecEnv:
                 f"actions is {actions.dtype} {list(actions.shape)}; give integers [{(hi - lo) * agents}, 2]: "
                 "(action id, argument) for each agent."
             )
-        self.engine.step(
-            np.ascontiguousarray(actions, dtype=np.int32).reshape(hi - lo, agents, 2), slice(lo, hi)
-        )
+        # int32 extremes are merely invalid actions; numbers beyond them must not wrap round into valid ones.
+        self._actions[lo:hi] = np.clip(actions, INT32.min, INT32.max).reshape(hi - lo, agents, 2)
+        self.engine.step(self._actions, slice(lo, hi))
 
         engine = self.engine
         rewards = engine.rewards[lo:hi].copy()

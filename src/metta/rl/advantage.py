@@ -67,7 +67,9 @@ def compute_advantage(
         ("truncation_values", truncation_values),
     ):
         if tensor is not None and tensor.shape != values.shape:
-            raise ValueError(f"{name} is {list(tensor.shape)} but values is {list(values.shape)}; give one shape.")
+            raise ValueError(
+                f"{name} is {list(tensor.shape)} but values is {list(values.shape)}; give one shape."
+            )
     target = values.device if device is None else torch.device(device)
     with torch.no_grad():
         v, r, ratio = (t.to(target) for t in (values, rewards, importance_sampling_ratio))
@@ -85,7 +87,9 @@ def compute_advantage(
     return result
 
 
-def compute_advantages(experience: Experience, gamma: float = 0.977, gae_lambda: float = 0.916) -> torch.Tensor:
+def compute_advantages(
+    experience: Experience, gamma: float = 0.977, gae_lambda: float = 0.916
+) -> torch.Tensor:
     """Generalized advantage estimates of the complete segments of a batch, kept in it for `train_ppo`.
 
     The segments of a row follow one another, so the estimate runs on through segment borders: it does not depend on

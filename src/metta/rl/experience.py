@@ -112,8 +112,8 @@ class Experience:
     @property
     def num_bytes(self) -> int:
         """Memory of the full storage."""
-        stored = [getattr(self, name) for name in (*_PER_STEP, "start_h", "start_c")]
-        return sum(t.numel() * t.element_size() for t in stored)
+        stored: list[torch.Tensor] = [getattr(self, name) for name in (*_PER_STEP, "start_h", "start_c")]
+        return sum(int(t.nbytes) for t in stored)
 
     @property
     def dones(self) -> torch.Tensor:
@@ -133,7 +133,9 @@ class Experience:
     @property
     def remaining_steps(self) -> int:
         """Agent steps that the next `rollout` collects if it is not told how many."""
-        start = self.position % self.horizon if self._used or self.position == self.num_steps else self.position
+        start = (
+            self.position % self.horizon if self._used or self.position == self.num_steps else self.position
+        )
         return (self.num_steps - start) * self.num_rows
 
     # --- what a rollout does -------------------------------------------------------------------------------
@@ -155,7 +157,9 @@ class Experience:
         if self.position:
             chunk, step = divmod(self.position - 1, self.horizon)
             rows = slice(chunk * self.num_rows, (chunk + 1) * self.num_rows)
-            cut = touched.to(self.storage_device) & ~self.terminals[rows, step] & ~self.truncations[rows, step]
+            cut = (
+                touched.to(self.storage_device) & ~self.terminals[rows, step] & ~self.truncations[rows, step]
+            )
             self.truncations[rows, step] |= cut
             self.truncation_values[rows, step] += cut * self._next_values
         state = self._state.clone()

@@ -17,7 +17,16 @@ from metta.rl.trainer_config import OptimizerConfig
 MUON_MOMENTUM = 0.95
 """Momentum that Muon's author recommends."""
 
-_MUON_OPTIONS = ("lr", "weight_decay", "momentum", "nesterov", "ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")
+_MUON_OPTIONS = (
+    "lr",
+    "weight_decay",
+    "momentum",
+    "nesterov",
+    "ns_coefficients",
+    "eps",
+    "ns_steps",
+    "adjust_lr_fn",
+)
 
 
 def make_optimizer(agent: nn.Module, config: OptimizerConfig | None = None) -> torch.optim.Optimizer:
@@ -45,7 +54,9 @@ def make_optimizer(agent: nn.Module, config: OptimizerConfig | None = None) -> t
         return torch.optim.Adam(trained, **adam)  # type: ignore[arg-type]
     matrices = [(p, stacked) for p, stacked in hidden_matrices(agent) if p.requires_grad]
     if not matrices:
-        raise ValueError('optimizer type "muon" needs hidden weight matrices and this agent has none: use "adam".')
+        raise ValueError(
+            'optimizer type "muon" needs hidden weight matrices and this agent has none: use "adam".'
+        )
     hidden = {id(p) for p, _ in matrices}
     return MuonWithAdam(
         matrices,
@@ -165,7 +176,7 @@ class MuonWithAdam(torch.optim.Optimizer):
         muon = torch.optim.Muon(views, **{name: group[name] for name in _MUON_OPTIONS})
         for view, momentum in zip(views, momenta, strict=True):
             muon.state[view] = {"momentum_buffer": momentum}
-        muon.step()
+        muon.step()  # type: ignore[no-untyped-call]
 
 
 def _matrices(tensor: torch.Tensor, stacked: int = 1) -> list[torch.Tensor]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from metta.agent.state import PolicyState
-from metta.mettagrid.vec import StepBatch
+from metta.mettagrid.vec import EpisodeOutcome, StepBatch
 from metta.rl.experience import Experience
 from metta.rl.types import BatchInfo
 
@@ -70,59 +71,69 @@ class _Collector:
         self.env = experience.env
         self.config = experience.config
         self.device = experience.device
-        self.info = BatchInfo(total_env_steps=0, episode_returns=[], episode_lengths=[])
+        self.episodes: list[EpisodeOutcome] = []
+        self.env_seconds = self.inference_seconds = 0.0
         state = experience.begin()
-        self.position = experience.position
         agents = experience.num_rows // self.env.num_worlds
         self.groups = []
         for worlds in _split(self.env.num_worlds, self.config.async_factor):
             rows = slice(worlds.start * agents, worlds.stop * agents)
-            self.groups.append(_Group(worlds, rows, state.index(torch.arange(rows.start, rows.stop))))
+            self.groups.append(_Group(worlds, rows, state.index(rows)))
 
     def run(self, num_env_steps: int) -> BatchInfo:
         """Step every world so many times."""
-        end = self.position + num_env_steps
+        end = self.experience.position + num_env_steps
         with ExitStack() as stack:
             worker = None
             if len(self.groups) > 1:
                 worker = stack.enter_context(ThreadPoolExecutor(1, "metta-env"))
-            for self.position in range(self.position, end):
+            for position in range(self.experience.position, end):
                 for group in self.groups:
-                    self._collect(group, self.position - 1)
-                    actions = self._act(group)
-                    group.pending = _submit(worker, lambda g=group, a=actions: self.env.step(a, g.worlds))  # type: ignore[misc]
+                    self._collect(group, position - 1)
+                    self._step(worker, group, self._act(group, position))
             for group in self.groups:
                 self._collect(group, end - 1)
         self._finish(end)
-        self.info.total_env_steps = num_env_steps * self.experience.num_rows
-        return self.info
+        return BatchInfo(
+            total_env_steps=num_env_steps * self.experience.num_rows,
+            episode_returns=[episode.score for episode in self.episodes],
+            episode_lengths=[episode.length for episode in self.episodes],
+            episodes=self.episodes,
+            env_seconds=self.env_seconds,
+            inference_seconds=self.inference_seconds,
+        )
 
-    def _act(self, group: _Group) -> np.ndarray:
+    def _act(self, group: _Group, position: int) -> npt.NDArray[np.int64]:
         rows, start = group.rows, perf_counter()
         seen = self.env.observations[rows]
         observations = torch.from_numpy(seen if self.config.zero_copy else seen.copy()).to(self.device)
         group.state.zero_(torch.from_numpy(self.env.starts[rows]).to(self.device))
-        if self.position % self.experience.horizon == 0:
-            self.experience.store_start(self.position, rows, group.state)
-        states, actions, logprobs, values = [], [], [], []
-        for part in _split_size(rows.stop - rows.start, self.config.forward_pass_minibatch_target_size):
-            out = self.agent.act(
-                observations[part.start : part.stop],
-                group.state.index(torch.arange(part.start, part.stop)),
-                generator=self.experience.action_generator,
+        if position % self.experience.horizon == 0:
+            self.experience.store_start(position, rows, group.state)
+        parts = [
+            self.agent.act(
+                observations[part], group.state.index(part), generator=self.experience.action_generator
             )
-            states.append(out.state)
-            actions.append(out.actions)
-            logprobs.append(out.logprobs)
-            values.append(out.values)
-        group.state = PolicyState(h=torch.cat([s.h for s in states], 1), c=torch.cat([s.c for s in states], 1))
-        chosen = torch.cat(actions)
-        self.experience.store_action(
-            self.position, rows, observations, chosen, torch.cat(logprobs), torch.cat(values)
-        )
-        result = chosen.cpu().numpy()
-        self.info.inference_seconds += perf_counter() - start
-        return result
+            for part in _split_size(rows.stop - rows.start, self.config.forward_pass_minibatch_target_size)
+        ]
+        group.state = _join([out.state for out in parts])
+        actions = torch.cat([out.actions for out in parts])
+        logprobs = torch.cat([out.logprobs for out in parts])
+        values = torch.cat([out.values for out in parts])
+        self.experience.store_action(position, rows, observations, actions, logprobs, values)
+        chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
+        self.inference_seconds += perf_counter() - start
+        return chosen
+
+    def _step(self, worker: ThreadPoolExecutor | None, group: _Group, actions: npt.NDArray[np.int64]) -> None:
+        """Have the group's worlds stepped: by the worker, or here and now."""
+        start = perf_counter()
+        if worker is not None:
+            group.pending = worker.submit(self.env.step, actions, group.worlds)
+        else:
+            group.pending = Future()
+            group.pending.set_result(self.env.step(actions, group.worlds))
+        self.env_seconds += perf_counter() - start
 
     def _collect(self, group: _Group, position: int) -> None:
         if group.pending is None:
@@ -130,7 +141,7 @@ class _Collector:
         start = perf_counter()
         batch = group.pending.result()
         group.pending = None
-        self.info.env_seconds += perf_counter() - start
+        self.env_seconds += perf_counter() - start
         # An episode may end for some agents of a world by a terminal; for the rest of them it is cut off.
         ended = np.zeros_like(batch.terminals)
         ended[batch.final_rows - group.rows.start] = True
@@ -143,42 +154,33 @@ class _Collector:
             rows = torch.from_numpy(local[cut])
             values[rows.to(self.device)] = self._value(final, group.state.index(rows))
         self.experience.store_result(position, group.rows, batch, truncations, values)
-        for episode in batch.episodes:
-            self.info.episodes.append(episode)
-            self.info.episode_returns.append(float(np.mean(episode.returns, dtype=np.float64)))  # type: ignore[union-attr]
-            self.info.episode_lengths.append(int(episode.length))  # type: ignore[union-attr]
+        self.episodes += batch.episodes
 
     def _value(self, observations: torch.Tensor, state: PolicyState) -> torch.Tensor:
         start = perf_counter()
         values = [
-            self.agent.value(observations[p.start : p.stop], state.index(torch.arange(p.start, p.stop)))
-            for p in _split_size(len(observations), self.config.forward_pass_minibatch_target_size)
+            self.agent.value(observations[part], state.index(part))
+            for part in _split_size(len(observations), self.config.forward_pass_minibatch_target_size)
         ]
-        self.info.inference_seconds += perf_counter() - start
+        self.inference_seconds += perf_counter() - start
         return torch.cat(values)
 
     def _finish(self, end: int) -> None:
-        state = PolicyState(
-            h=torch.cat([g.state.h for g in self.groups], 1), c=torch.cat([g.state.c for g in self.groups], 1)
-        )
+        state = _join([group.state for group in self.groups])
         # A row whose episode just ended is not bootstrapped, so its value here is never read.
         observations = torch.from_numpy(self.env.observations).to(self.device)
         self.experience.finish(end, state, self._value(observations, state))
 
 
-def _submit(worker: ThreadPoolExecutor | None, step: Callable[[], StepBatch]) -> Future[StepBatch]:
-    if worker is not None:
-        return worker.submit(step)
-    done: Future[StepBatch] = Future()
-    done.set_result(step())
-    return done
+def _join(states: list[PolicyState]) -> PolicyState:
+    return PolicyState(torch.cat([s.h for s in states], 1), torch.cat([s.c for s in states], 1))
 
 
 def _split(count: int, parts: int) -> list[slice]:
     """`count` things in at most `parts` contiguous groups of nearly equal size, none empty."""
     parts = min(parts, count)
     bounds = [count * i // parts for i in range(parts + 1)]
-    return [slice(lo, hi) for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [slice(lo, hi) for lo, hi in pairwise(bounds)]
 
 
 def _split_size(count: int, largest: int) -> list[slice]:

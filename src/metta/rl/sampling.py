@@ -18,4 +18,6 @@ def uniform_minibatches(num_segments: int, size: int, generator: torch.Generator
     Yields:
         int64 `[<= size]`: every segment in exactly one minibatch.
     """
-    yield from torch.randperm(num_segments, generator=generator).split(size)
+    order = torch.randperm(num_segments, generator=generator)
+    for start in range(0, num_segments, size):
+        yield order[start : start + size]

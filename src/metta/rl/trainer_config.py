@@ -43,7 +43,9 @@ class PPOConfig(Config):
         0, ge=0, description="Weight of agent.l2_init_loss(): pull to the reference weights."
     )
 
-    norm_adv: bool = Field(True, description="Shift and scale each minibatch's advantages to mean 0, deviation 1.")
+    norm_adv: bool = Field(
+        True, description="Shift and scale each minibatch's advantages to mean 0, deviation 1."
+    )
     clip_vloss: bool = Field(True, description="Clip the value's change by vf_clip_coef.")
     target_kl: float | None = Field(
         None, gt=0, description="No further update of a batch once the policy has moved this far from it."
@@ -56,7 +58,9 @@ class ExperienceConfig(Config):
     batch_size: int = Field(524288, gt=0, description="Agent steps per batch.")
     minibatch_size: int = Field(16384, gt=0, description="Agent steps per update; divides batch_size.")
     bptt_horizon: int = Field(64, gt=0, description="Steps per segment, the unit of recurrent training.")
-    update_epochs: int = Field(1, gt=0, description="Passes over a batch, unless train_ppo is told otherwise.")
+    update_epochs: int = Field(
+        1, gt=0, description="Passes over a batch, unless train_ppo is told otherwise."
+    )
 
     zero_copy: bool = Field(
         True, description="The agent reads the environment's own buffer; False: a private copy of it."

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from metta.common.files import StrPath
+from metta.rl.tensor_tree import read_tree, write_tree
 
 if TYPE_CHECKING:
     from metta.agent.state import PolicyState
@@ -58,3 +62,69 @@ class Minibatch:
     advantages: torch.Tensor
     returns: torch.Tensor
     start_state: PolicyState
+
+
+STATE_FILE = "training_state.safetensors"
+"""Name of the file that `TrainingState.save` writes."""
+
+_STATE_KIND = "metta-training-state-1"
+
+
+@dataclass
+class TrainingState:
+    """Where a training run stands, the policy's weights apart.
+
+    Every value must be made of None, bool, int, float, str, list, tuple, dict, tensors and numpy values; it comes back
+    equal and of the same type. Nothing is pickled.
+
+    Attributes:
+        epoch: batches trained on.
+        agent_step: agent steps of this run.
+        total_agent_step: agent steps over all processes and earlier runs.
+        optimizer_state_dict: of the optimizer.
+        lr_scheduler_state_dict: of the schedule, if there is one.
+        policy_path: file of the policy that belongs to it, if it was saved; relative to the state's folder if it lies
+            there, so that the folder can move.
+        stopwatch_state: timing so far.
+        extra_args: whatever else the run needs.
+    """
+
+    epoch: int = 0
+    agent_step: int = 0
+    total_agent_step: int = 0
+    optimizer_state_dict: dict[str, Any] = field(default_factory=dict)
+    lr_scheduler_state_dict: dict[str, Any] | None = None
+    policy_path: str | None = None
+    stopwatch_state: dict[str, Any] | None = None
+    extra_args: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, checkpoint_dir: StrPath) -> str:
+        """Write the state into a folder: after a crash at any moment the file there is the old or the new, whole.
+
+        Args:
+            checkpoint_dir: the folder; made if it is missing.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            TypeError: a value cannot be saved; the message names its place.
+            OSError: the folder cannot be written.
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return str(write_tree(Path(checkpoint_dir) / STATE_FILE, values, kind=_STATE_KIND))
+
+    @classmethod
+    def load(cls, path: StrPath) -> TrainingState:
+        """Read a state.
+
+        Args:
+            path: the file, or the folder that `save` was given.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: the file is damaged or something else.
+        """
+        file = Path(path)
+        values = read_tree(file / STATE_FILE if file.is_dir() else file, kind=_STATE_KIND)
+        return cls(**values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from importlib import resources
@@ -87,9 +88,5 @@ def _assemble(title: str, packed: bytes) -> str:
         "/*SCRIPT*/": f'"use strict";\n(() => {{\n{script}\n}})();',
         "REPLAY-BASE64": base64.b64encode(packed).decode("ascii"),
     }
-    page = read("page.html")
-    for mark, filling in fillings.items():
-        before, found, after = page.partition(mark)
-        assert found, f"static/page.html has lost its mark {mark}"
-        page = before + filling + after
-    return page
+    marks = re.compile("|".join(map(re.escape, fillings)))
+    return marks.sub(lambda mark: fillings[mark[0]], read("page.html"))

@@ -17,10 +17,11 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import config as numba_config
+from numba.core import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,9 +32,16 @@ _log = logging.getLogger(__name__)
 
 
 def rule(function: Function) -> Function:
-    """Compile a function that is only called from other engine functions."""
-    compiled: Function = numba.njit(nogil=True, error_model="numpy")(function)
-    return compiled
+    """Compile a function that is only called from other engine functions.
+
+    Numba would compile it anew for every width of integer and every constant that it is called with; all integers
+    are passed as int64 instead, which halves the time that compiling takes.
+    """
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    if not is_interpreted():
+        resolve = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: resolve(tuple(map(_widened, args)), kws)
+    return cast(Function, compiled)
 
 
 def kernel(function: Function) -> Function:
@@ -47,6 +55,11 @@ def kernel(function: Function) -> Function:
     finally:
         numba_config.CACHE_DIR = before
     return compiled
+
+
+def _widened(argument: Any) -> Any:
+    plain = types.unliteral(argument)
+    return types.int64 if isinstance(plain, types.Integer) else plain
 
 
 def is_interpreted() -> bool:

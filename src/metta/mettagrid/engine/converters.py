@@ -82,7 +82,7 @@ def start_conversion(rules: Rules, state: State, w: int, c: int) -> None:
         held = 0
         for item in range(items):
             if rules.recipes[r, kind, item, OUTPUT] > 0:
-                held += state.converter_items[w, c, item]
+                held += int(state.converter_items[w, c, item])
         if held >= room:
             stats[w, c, STAT_FULL] += ONE
             return

@@ -10,14 +10,28 @@ because walls of one kind are never told apart by the rules. No cell ever holds 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.mettagrid.engine.bundle import Array, opener
+
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+
+Int2 = Annotated[Ints, Array("int32", 2)]
+Int3 = Annotated[Ints, Array("int32", 3)]
+Int4 = Annotated[Ints, Array("int32", 4)]
+Float2 = Annotated[Floats, Array("float32", 2)]
+Float3 = Annotated[Floats, Array("float32", 3)]
+Float4 = Annotated[Floats, Array("float32", 4)]
+Count3 = Annotated[NDArray[np.int16], Array("int16", 3)]
+Code2 = Annotated[NDArray[np.uint16], Array("uint16", 2)]
+Word2 = Annotated[NDArray[np.uint32], Array("uint32", 2)]
+Byte3 = Annotated[Bytes, Array("uint8", 3)]
+Flag3 = Annotated[NDArray[np.bool_], Array("bool", 3)]
 
 # Directions, as observations show them.
 UP, DOWN, LEFT, RIGHT = 0, 1, 2, 3
@@ -209,42 +223,46 @@ UNFINISHED = -1
 class Rules(NamedTuple):
     """The rules of every world in a batch; the first index is the rule set."""
 
-    scalars: Ints  # [R, SCALARS]
-    reals: Floats  # [R, 3]
-    window: Ints  # [R, cells, 2] distance to the observer's cell in the grid, location byte
-    actions: Ints  # [R, actions, ACTION_COLUMNS]
-    action_items: Ints  # [R, actions, 3, I]
-    groups: Ints  # [R, groups, LIMITS + I]
-    group_reals: Floats  # [R, groups, 2]
-    item_rewards: Floats  # [R, groups, I, 2]
-    stat_slots: Ints  # [R, groups, stat rewards, slots] columns of agent_stats whose sum counts; -1 for none
-    stat_rates: Floats  # [R, groups, stat rewards, 2]
-    objects: Ints  # [R, objects, OBJECT_COLUMNS]
-    recipes: Ints  # [R, objects, I, 2]
-    tracked: Ints  # [R, tracked, 3] wrong type 0 or wrong argument 1, action type, argument
+    scalars: Int2  # [R, SCALARS]
+    reals: Float2  # [R, 3]
+    window: Int3  # [R, cells, 2] distance to the observer's cell in the grid, location byte
+    actions: Int3  # [R, actions, ACTION_COLUMNS]
+    action_items: Int4  # [R, actions, 3, I]
+    groups: Int3  # [R, groups, LIMITS + I]
+    group_reals: Float3  # [R, groups, 2]
+    item_rewards: Float4  # [R, groups, I, 2]
+    stat_slots: Int4  # [R, groups, stat rewards, slots] columns of agent_stats whose sum counts; -1 for none
+    stat_rates: Float4  # [R, groups, stat rewards, 2]
+    objects: Int3  # [R, objects, OBJECT_COLUMNS]
+    recipes: Int4  # [R, objects, I, 2]
+    tracked: Int3  # [R, tracked, 3] wrong type 0 or wrong argument 1, action type, argument
 
 
 class State(NamedTuple):
     """Everything that a batch of worlds is; the first index is the world."""
 
-    worlds: Ints  # [B, WORLD_COLUMNS]
-    cells: NDArray[np.uint16]  # [B, grid] codes
-    object_ids: Ints  # [B, grid] number of the thing in each cell, from 1
-    agents: Ints  # [B, A, AGENT_COLUMNS]
-    agent_items: NDArray[np.int16]  # [B, A, I] -1 no entry, 0 an entry that holds nothing
-    converters: Ints  # [B, C, CONVERTER_COLUMNS]
-    converter_items: NDArray[np.int16]  # [B, C, I] 0 no entry
-    looks: Bytes  # [B, codes, 1 + 2 * L] by code: number of tokens, then (feature, value) of each
-    group_sizes: Ints  # [B, group ids] agents on the map
-    group_sums: Floats  # [B, group ids] shared reward of this step
-    random: NDArray[np.uint32]  # [B, 624] block of the agent-order generator
-    agent_stats: Floats  # [B, A, columns]
-    converter_stats: Floats  # [B, C, columns]
-    game_stats: Floats  # [B, columns]
-    invalid: Ints  # [B, rows, INVALID_COLUMNS]
-    values: Floats  # [3, B, A] rewards, episode rewards, what statistics have paid so far
-    flags: NDArray[np.bool_]  # [3, B, A] terminals, truncations, action success
-    observations: Bytes  # [B, A, K * 3]
+    worlds: Int2  # [B, WORLD_COLUMNS]
+    cells: Code2  # [B, grid] codes
+    object_ids: Int2  # [B, grid] number of the thing in each cell, from 1
+    agents: Int3  # [B, A, AGENT_COLUMNS]
+    agent_items: Count3  # [B, A, I] -1 no entry, 0 an entry that holds nothing
+    converters: Int3  # [B, C, CONVERTER_COLUMNS]
+    converter_items: Count3  # [B, C, I] 0 no entry
+    looks: Byte3  # [B, codes, 1 + 2 * L] by code: number of tokens, then (feature, value) of each
+    group_sizes: Int2  # [B, group ids] agents on the map
+    group_sums: Float2  # [B, group ids] shared reward of this step
+    random: Word2  # [B, 624] block of the agent-order generator
+    agent_stats: Float3  # [B, A, columns]
+    converter_stats: Float3  # [B, C, columns]
+    game_stats: Float2  # [B, columns]
+    invalid: Int3  # [B, rows, INVALID_COLUMNS]
+    values: Float3  # [3, B, A] rewards, episode rewards, what statistics have paid so far
+    flags: Flag3  # [3, B, A] terminals, truncations, action success
+    observations: Byte3  # [B, A, K * 3]
+
+
+open_rules = opener(Rules)
+open_state = opener(State)
 
 
 def allocate(shape: dict[str, int]) -> State:

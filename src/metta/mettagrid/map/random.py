@@ -41,11 +41,11 @@ def build_random(
             f"{wanted} objects and agents do not fit on the {cells} cells inside the border of a {width}x{height} map; "
             "make the map larger, the border thinner or the objects fewer."
         )
-    grid = np.full((height, width), wall, dtype=np.int16)
     field = np.zeros(cells, dtype=np.int16)
     field[:wanted] = np.repeat([code for code, _ in objects], [count for _, count in objects])
     rng.shuffle(field)
-    grid[border_width : height - border_width, border_width : width - border_width] = field.reshape(
-        inner_height, inner_width
-    )
+    grid = np.full((height, width), wall, dtype=np.int16)
+    if cells:
+        inside = slice(border_width, height - border_width), slice(border_width, width - border_width)
+        grid[inside] = field.reshape(inner_height, inner_width)
     return grid

@@ -16,11 +16,28 @@ const AGENT_COLORS = [
   "#7f9cf5", "#c8a27a", "#b8e986", "#e25d8f",
 ];
 
+/** A colour as #rrggbb from hue in degrees, saturation and lightness in 0..1. */
+function hsl(hue, saturation, lightness) {
+  const channel = (shift) => {
+    const k = (shift + hue / 30) % 12;
+    const value = lightness - saturation * Math.min(lightness, 1 - lightness) * Math.max(-1, Math.min(k - 3, 9 - k, 1));
+    return Math.round(value * 255).toString(16).padStart(2, "0");
+  };
+  return `#${channel(0)}${channel(8)}${channel(4)}`;
+}
+
+/** A colour #rrggbb moved towards white (amount > 0) or black (amount < 0). */
+function tint(color, amount) {
+  const target = amount > 0 ? 255 : 0;
+  const channels = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  return `#${channels.map((value) => Math.round(value + (target - value) * Math.abs(amount)).toString(16).padStart(2, "0")).join("")}`;
+}
+
 /** A steady colour for a name that no table knows. */
 function colorFromName(name) {
   let hash = 0;
   for (const letter of name) hash = (hash * 31 + letter.charCodeAt(0)) % 360;
-  return `hsl(${hash} 55% 58%)`;
+  return hsl(hash, 0.55, 0.58);
 }
 
 /** The colour of an item or of a kind of object: its own, that of the hue in its name, or a steady one. */
@@ -35,7 +52,7 @@ const kindColor = (name) => colorOf(name, KIND_COLORS);
 
 function agentColor(agentId) {
   if (agentId < AGENT_COLORS.length) return AGENT_COLORS[agentId];
-  return `hsl(${(agentId * 137.508) % 360} 70% ${agentId % 2 ? 58 : 68}%)`;
+  return hsl((agentId * 137.508) % 360, 0.7, agentId % 2 ? 0.58 : 0.68);
 }
 
 const groupColor = (groupId) => ["#ffffff", "#ff5d5d", "#5da8ff", "#5dff9b", "#ffe45d"][groupId] || colorFromName(`${groupId}`);

@@ -2,6 +2,7 @@
 
 const DIRECTIONS = [[0, -1], [0, 1], [-1, 0], [1, 0]];
 const DIRECTION_NAMES = ["up", "down", "left", "right"];
+const MOST_FAMILIES = 6; // columns of the score table
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
@@ -169,7 +170,7 @@ function collectedFamilies(replay) {
   replay.itemNames.forEach((name, item) => {
     if (name === "heart" || present.has(item)) families.set(familyOf(name), { name: familyOf(name), icon: name });
   });
-  const kept = [...families.values()].slice(-4);
+  const kept = [...families.values()].slice(-MOST_FAMILIES);
   for (const family of kept) {
     family.counts = replay.agents.map(() => new Int32Array(replay.numSteps + 1));
     for (const event of replay.events) {

@@ -33,9 +33,16 @@ function line(ctx, points) {
   shape(ctx, null, points, false);
 }
 
-/** A colour moved towards white (amount > 0) or black (amount < 0). */
-function tint(color, amount) {
-  return `color-mix(in srgb, ${color}, ${amount > 0 ? "white" : "black"} ${Math.abs(amount) * 100}%)`;
+/** Text around (x, y), `size` high. Drawn large and scaled down: browsers place tiny fonts badly. */
+function letters(ctx, text, x, y, size, weight = 700) {
+  ctx.save();
+  ctx.translate(x, y);
+  ctx.scale(size / 20, size / 20);
+  ctx.font = `${weight} 20px system-ui, sans-serif`;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  ctx.fillText(text, 0, 0);
+  ctx.restore();
 }
 
 function heartPath(ctx, x, y, size) {
@@ -107,19 +114,14 @@ function stone(ctx, color) {
 
 const KIND_DRAWINGS = {
   mine(ctx, color) {
-    shape(ctx, "#6d7380", [[-0.46, 0.42], [-0.4, 0], [-0.2, -0.24], [0.08, -0.34], [0.34, -0.12], [0.46, 0.42]]);
-    shape(ctx, tint(color, 0.1), [[-0.3, -0.08], [-0.34, -0.36], [-0.18, -0.46], [-0.06, -0.22]]);
-    shape(ctx, color, [[0.04, -0.2], [0.1, -0.48], [0.26, -0.4], [0.3, -0.12]]);
-    shape(ctx, tint(color, 0.3), [[-0.1, -0.14], [-0.04, -0.38], [0.08, -0.34], [0.1, -0.12]]);
-    ctx.beginPath();
-    ctx.moveTo(-0.2, 0.42);
-    ctx.lineTo(-0.2, 0.16);
-    ctx.arc(0, 0.16, 0.2, Math.PI, 0);
-    ctx.lineTo(0.2, 0.42);
-    ctx.closePath();
-    ctx.fillStyle = "#1b1e24";
-    ctx.fill();
-    ctx.stroke();
+    shape(ctx, tint(color, -0.3), [[-0.47, 0.42], [-0.42, 0.06], [-0.24, -0.26], [0.04, -0.42], [0.3, -0.22], [0.44, 0.1], [0.47, 0.42]]);
+    shape(ctx, tint(color, 0.1), [[-0.24, -0.26], [0.04, -0.42], [0.1, -0.18], [-0.1, -0.08]]);
+    shape(ctx, color, [[0.1, -0.18], [0.04, -0.42], [0.3, -0.22], [0.44, 0.1], [0.26, 0]]);
+    ctx.fillStyle = "#17191e";
+    ctx.fillRect(-0.17, 0.1, 0.34, 0.32);
+    box(ctx, "#c79a62", -0.24, 0.08, 0.1, 0.34, 0.02);
+    box(ctx, "#c79a62", 0.14, 0.08, 0.1, 0.34, 0.02);
+    box(ctx, "#dcb47e", -0.3, -0.02, 0.6, 0.12, 0.03);
   },
   generator(ctx, color, look) {
     box(ctx, "#aab2bf", -0.3, -0.44, 0.16, 0.2, 0.04);
@@ -165,9 +167,11 @@ const KIND_DRAWINGS = {
   },
   converter(ctx, color) {
     const points = [];
-    for (let tooth = 0; tooth < 16; tooth++) {
-      const radius = tooth % 4 < 2 ? 0.44 : 0.34;
-      points.push([Math.cos((tooth * Math.PI) / 8) * radius, Math.sin((tooth * Math.PI) / 8) * radius]);
+    for (let tooth = 0; tooth < 8; tooth++) {
+      for (const [turn, radius] of [[-0.32, 0.34], [-0.2, 0.46], [0.2, 0.46], [0.32, 0.34]]) {
+        const angle = tooth * (Math.PI / 4) + turn;
+        points.push([Math.cos(angle) * radius, Math.sin(angle) * radius]);
+      }
     }
     shape(ctx, color, points);
     disc(ctx, tint(color, -0.6), 0, 0, 0.14);
@@ -195,10 +199,23 @@ function drawKind(ctx, type, look) {
   }
   box(ctx, kindColor(type), -0.4, -0.4, 0.8, 0.8, look.isConverter ? 0.3 : 0.1);
   ctx.fillStyle = INK;
-  ctx.font = "bold .5px system-ui, sans-serif";
-  ctx.textAlign = "center";
-  ctx.textBaseline = "middle";
-  ctx.fillText(type.charAt(0).toUpperCase(), 0, 0.04);
+  letters(ctx, type.charAt(0).toUpperCase(), 0, 0.04, 0.5);
+}
+
+/** A block of ice around whatever stands in the cell. */
+function ice(ctx) {
+  ctx.save();
+  ctx.globalAlpha = 0.5;
+  box(ctx, "#8ed1ff", -0.46, -0.46, 0.92, 0.92, 0.14);
+  ctx.globalAlpha = 1;
+  ctx.strokeStyle = "#e6f6ff";
+  ctx.beginPath();
+  ctx.roundRect(-0.46, -0.46, 0.92, 0.92, 0.14);
+  ctx.stroke();
+  line(ctx, [[-0.34, -0.12], [-0.12, -0.34]]);
+  line(ctx, [[-0.34, 0.06], [-0.24, -0.04]]);
+  line(ctx, [[0.2, 0.34], [0.34, 0.2]]);
+  ctx.restore();
 }
 
 /** An agent seen from above, its beak towards `angle` (0 = right); `look`: {color, ring, frozen, label, detailed}. */
@@ -213,7 +230,7 @@ function drawAgent(ctx, angle, look) {
   ctx.quadraticCurveTo(0.34, -0.13, 0.46, 0);
   ctx.quadraticCurveTo(0.34, 0.13, -0.03 + 0.34 * Math.cos(0.62), 0.34 * Math.sin(0.62));
   ctx.closePath();
-  ctx.fillStyle = look.frozen ? tint(look.color, 0.55) : look.color;
+  ctx.fillStyle = look.frozen ? tint(look.color, 0.35) : look.color;
   ctx.fill();
   ctx.stroke();
   if (look.ring) {
@@ -232,22 +249,9 @@ function drawAgent(ctx, angle, look) {
     }
   }
   ctx.restore();
-  if (look.frozen) {
-    ctx.save();
-    ctx.strokeStyle = "#eaf7ff";
-    ctx.lineWidth = 0.07;
-    for (let arm = 0; arm < 3; arm++) {
-      const [x, y] = [Math.cos((arm * Math.PI) / 3) * 0.4, Math.sin((arm * Math.PI) / 3) * 0.4];
-      line(ctx, [[-x, -y], [x, y]]);
-    }
-    ctx.restore();
-  }
   if (look.label !== null) {
-    const [x, y] = [-Math.cos(angle) * 0.13, -Math.sin(angle) * 0.13];
-    ctx.font = "700 .27px system-ui, sans-serif";
-    ctx.textAlign = "center";
-    ctx.textBaseline = "middle";
     ctx.fillStyle = INK;
-    ctx.fillText(look.label, x, y + 0.015);
+    letters(ctx, look.label, -Math.cos(angle) * 0.13, -Math.sin(angle) * 0.13 + 0.015, look.label.length > 1 ? 0.22 : 0.28);
   }
+  if (look.frozen) ice(ctx);
 }

@@ -1,0 +1,161 @@
+#!/usr/bin/env python
+"""Train a team of agents, start to finish, on Metta's public API. Every setting is in this file.
+
+    python run.py                                  a few minutes on two CPU cores
+    python run.py --steps 500000 --seed 1 --run quick
+
+Ctrl-C saves and stops; the same command with the same --run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter, strftime
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from metta.api import (
+    AgentModelConfig,
+    CheckpointConfig,
+    ExperienceConfig,
+    OptimizerConfig,
+    PPOConfig,
+    VecEnv,
+    compute_advantages,
+    load_checkpoint,
+    make_agent,
+    make_curriculum,
+    make_experience_manager,
+    make_lr_scheduler,
+    make_optimizer,
+    record_replay,
+    rollout,
+    run_episodes,
+    save_checkpoint,
+    summarize,
+    train_ppo,
+    write_learning_curve,
+)
+from metta.common.files import atomic_write_json
+from metta.common.interrupt import stop_on_interrupt
+from metta.interface.console import TrainingDisplay, duration
+
+NUM_WORLDS = 64
+AGENT = AgentModelConfig(hidden_dim=128, bptt_horizon=16)
+EXPERIENCE = ExperienceConfig(batch_size=16384, minibatch_size=4096, bptt_horizon=32, update_epochs=2)
+PPO = PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_clip_coef=0.2)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
+CHECKPOINT = CheckpointConfig(checkpoint_interval=60)
+EVAL_EPISODES = 128
+
+
+def main(
+    steps: Annotated[int, typer.Option(help="Agent steps to train for.")] = 4_000_000,
+    seed: Annotated[int, typer.Option(help="Decides weights, maps and actions.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
+    run: Annotated[str, typer.Option(help="Name of the run; a name used before goes on with that run.")] = "",
+    env: Annotated[str, typer.Option(help="Name of a registered environment.")] = "/env/mettagrid/simple",
+    folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+) -> None:
+    """Train a team of agents; see scores before and after, a learning curve and a replay."""
+    console = Console()
+    home = folder / (run or strftime("%Y%m%d-%H%M%S"))
+    checkpoints = home / "checkpoints"
+    torch.manual_seed(seed)
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+    worlds = VecEnv(make_curriculum(env), NUM_WORLDS, seed=seed)
+    agent = make_agent(worlds.single_observation_space, worlds.single_action_space, [], where, AGENT)
+    optimizer = make_optimizer(agent, OPTIMIZER)
+    scheduler = make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
+    experience = make_experience_manager(worlds, agent, EXPERIENCE, seed=seed)
+
+    agent_step, epoch, policy = load_checkpoint(
+        checkpoint_dir=checkpoints,
+        agent=agent,
+        optimizer=optimizer,
+        lr_scheduler=scheduler,
+        experience=experience,
+    )
+    if policy is None:
+        console.print(f"[bold]{env}[/]: {NUM_WORLDS} worlds of {worlds.agents_per_world} agents on {where}, in {home}")
+        before = summarize(run_episodes(agent, worlds, EVAL_EPISODES))
+        console.print(f"score before training: [bold]{before}[/] over {EVAL_EPISODES} episodes")
+        progress = {"before": [before.mean_reward, before.half_interval], "history": []}
+    else:
+        progress = load_checkpoint(agent, policy)["progress"]
+        console.print(f"going on with {home} at {agent_step:,} steps")
+    history = progress["history"]
+    seconds_before = history[-1]["seconds"] if history else 0.0
+
+    def save(force: bool) -> None:
+        save_checkpoint(
+            agent=agent,
+            epoch=epoch,
+            agent_step=agent_step,
+            optimizer=optimizer,
+            policy_store=None,
+            checkpoint_path=checkpoints,
+            checkpoint_interval=CHECKPOINT.checkpoint_interval,
+            force=force,
+            metadata={"progress": progress},
+            lr_scheduler=scheduler,
+            experience=experience,
+        )
+
+    start = perf_counter()
+    with stop_on_interrupt() as stop, TrainingDisplay(f"{env} · {home.name}", steps, agent_step) as display:
+        while agent_step < steps and not stop:
+            batch = rollout(experience, agent)
+            compute_advantages(experience, PPO.gamma, PPO.gae_lambda)
+            losses = train_ppo(agent, optimizer, experience, PPO, EXPERIENCE.update_epochs)
+            if scheduler is not None:
+                scheduler.step()
+            agent_step += batch.total_env_steps
+            epoch += 1
+            done = summarize(batch.episodes) if batch.episodes else None
+            score = None if done is None else done.mean_reward
+            history.append({"steps": agent_step, "seconds": seconds_before + perf_counter() - start, "score": score})
+            shown = {} if done is None else {"score": f"{done.mean_reward:.2f}"}
+            for item in () if done is None else worlds.spec.item_names:
+                shown[f"{item} taken"] = f"{done.stats.get(f'{item}.get', 0):.2f}"
+            shown |= {"entropy": f"{losses['entropy']:.2f}", "explained": f"{losses['explained_variance']:.0%}"}
+            display.update(agent_step, score, shown)
+            save(force=False)
+
+    save(force=True)
+    if agent_step < steps:
+        console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
+        console.print(f"  python run.py --run {home.name} --steps {steps} --seed {seed} --env {env} --folder {folder}")
+        raise typer.Exit(130)
+
+    after = summarize(run_episodes(agent, worlds, EVAL_EPISODES))
+    page = record_replay(agent, worlds, home / "replay.json.z")
+    curve = write_learning_curve(
+        home / "learning_curve.png",
+        history,
+        before=progress["before"],
+        after=(after.mean_reward, after.half_interval),
+        title=f"{env}, seed {seed}",
+    )
+    summary = {
+        "env": env,
+        "steps": agent_step,
+        "seed": seed,
+        "seconds": history[-1]["seconds"] if history else 0.0,
+        "before": progress["before"],
+        "after": [after.mean_reward, after.half_interval],
+    }
+    atomic_write_json(home / "summary.json", summary)
+    console.print(f"\n[bold]{agent_step:,} steps in {duration(summary['seconds'])}[/] ({EVAL_EPISODES} episodes each):")
+    console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*progress["before"]))
+    console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*summary["after"]))
+    console.print(f"replay        {page}  (open it in a browser)")
+    console.print(f"curve         {curve}\npolicy        {checkpoints}\nsummary       {home / 'summary.json'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

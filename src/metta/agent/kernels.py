@@ -1,0 +1,177 @@
+"""Compiled loops of the token layer and of the LSTM. Imported where they are first used: numba is slow to load.
+
+All arrays are C-contiguous; floating ones share one dtype unless said otherwise. Indices are cast to unsigned
+integers because an index that might be negative keeps the compiler from vectorising the loop around it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+FAST = {"contract", "nsz"}
+"""Fused multiply-add; sums keep their order, so results do not depend on the number of threads."""
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def sum_rows(
+    tokens: Array,
+    plane: Array,
+    amount: Array,
+    first: Array,
+    where: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+) -> None:
+    """The token layer and its ReLU.
+
+    Args:
+        tokens: uint8 `[N, K, 3]`.
+        plane: int32 `[features, 256, slots]`; amount: float64, same shape (`PlaneTable`).
+        first: int32 `[257]`; where: int32 `[sightings, 2]` (`Window.sightings`).
+        weight: `[planes, taps, channels]`; bias: `[channels]`.
+        out: `[N, positions, channels]`, overwritten.
+    """
+    num_features, _, num_slots = plane.shape
+    num_planes, num_taps, num_channels = weight.shape
+    num_rows, num_positions, _ = out.shape
+    rows = weight.reshape(num_planes * num_taps, num_channels)
+    targets = out.reshape(num_rows * num_positions, num_channels)
+    zero = weight.dtype.type(0)
+    for n in range(num_rows):
+        base = n * num_positions
+        for q in range(num_positions):
+            target = out[n, q]
+            for j in range(num_channels):
+                target[j] = bias[j]
+        for k in range(tokens.shape[1]):
+            location = tokens[n, k, 0]
+            if location == 255:
+                break
+            feature = tokens[n, k, 1]
+            if feature >= num_features:
+                continue
+            value = tokens[n, k, 2]
+            begin, end = first[location], first[np.uint64(location) + np.uint64(1)]
+            for slot in range(num_slots):
+                p = plane[feature, value, slot]
+                if p < 0:
+                    break
+                x = weight.dtype.type(amount[feature, value, slot])
+                for s in range(begin, end):
+                    target = targets[np.uint64(base + where[s, 0])]
+                    source = rows[np.uint64(p * num_taps + where[s, 1])]
+                    for j in range(num_channels):
+                        target[j] += x * source[j]
+        for q in range(num_positions):
+            target = out[n, q]
+            for j in range(num_channels):
+                target[j] = max(target[j], zero)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def add_row_gradients(
+    tokens: Array,
+    plane: Array,
+    amount: Array,
+    first: Array,
+    where: Array,
+    out: Array,
+    grad: Array,
+    grad_weight: Array,
+    grad_bias: Array,
+) -> None:
+    """Add to `grad_weight` and `grad_bias` what `grad` says of them; shapes as in `sum_rows`, `out` its result."""
+    num_features, _, num_slots = plane.shape
+    num_planes, num_taps, num_channels = grad_weight.shape
+    num_rows, num_positions, _ = out.shape
+    rows = grad_weight.reshape(num_planes * num_taps, num_channels)
+    passed = np.empty((num_positions, num_channels), grad.dtype)
+    zero = grad.dtype.type(0)
+    for n in range(num_rows):
+        for q in range(num_positions):
+            source, shown, kept = grad[n, q], out[n, q], passed[q]
+            for j in range(num_channels):
+                kept[j] = source[j] if shown[j] > zero else zero
+                grad_bias[j] += kept[j]
+        for k in range(tokens.shape[1]):
+            location = tokens[n, k, 0]
+            if location == 255:
+                break
+            feature = tokens[n, k, 1]
+            if feature >= num_features:
+                continue
+            value = tokens[n, k, 2]
+            begin, end = first[location], first[np.uint64(location) + np.uint64(1)]
+            for slot in range(num_slots):
+                p = plane[feature, value, slot]
+                if p < 0:
+                    break
+                x = grad.dtype.type(amount[feature, value, slot])
+                for s in range(begin, end):
+                    source = passed[np.uint64(where[s, 0])]
+                    target = rows[np.uint64(p * num_taps + where[s, 1])]
+                    for j in range(num_channels):
+                        target[j] += x * source[j]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def lstm_tick_gradients(
+    t: int,
+    resets: Array,
+    acts: Array,
+    c0: Array,
+    cells: Array,
+    tanh_cells: Array,
+    grad_outputs: Array,
+    dh: Array,
+    dc: Array,
+    grads: Array,
+) -> None:
+    """One tick of the LSTM's backward pass, all that is elementwise in it.
+
+    Args:
+        t: the tick.
+        resets: bool `[T, B]`, rows whose state was zeroed before a tick.
+        acts: `[T, B, 4 * hidden]`, gates after their nonlinearities: input, forget, output, candidate.
+        c0: `[B, hidden]`, cell before the first tick; cells, tanh_cells: `[T, B, hidden]` after each tick.
+        grad_outputs: `[T, B, hidden]`.
+        dh: `[B, hidden]`, gradient that tick `t + 1` sends to the output of `t`, before its resets.
+        dc: `[B, hidden]`, gradient of the cell after `t` from later ticks; becomes that of the cell before `t`.
+        grads: `[T, B, 4 * hidden]`; row `t` becomes the gradient of the gates before their nonlinearities.
+    """
+    num_ticks, batch, hidden = cells.shape
+    zero = acts.dtype.type(0)
+    one = acts.dtype.type(1)
+    for b in range(batch):
+        if t + 1 < num_ticks and resets[t + 1, b]:
+            dh[b, :] = zero
+        reset = resets[t, b]
+        before = c0[b] if t == 0 else cells[t - 1, b]
+        i, f = acts[t, b, :hidden], acts[t, b, hidden : 2 * hidden]
+        o, g = acts[t, b, 2 * hidden : 3 * hidden], acts[t, b, 3 * hidden :]
+        di, df = grads[t, b, :hidden], grads[t, b, hidden : 2 * hidden]
+        do, dg = grads[t, b, 2 * hidden : 3 * hidden], grads[t, b, 3 * hidden :]
+        squashed, outside, later, cell = tanh_cells[t, b], grad_outputs[t, b], dh[b], dc[b]
+        # One short loop per result: with all arrays in one loop the compiler cannot rule out that they overlap.
+        for j in range(hidden):
+            cell[j] += (outside[j] + later[j]) * o[j] * (one - squashed[j] * squashed[j])
+        for j in range(hidden):
+            do[j] = (outside[j] + later[j]) * squashed[j] * o[j] * (one - o[j])
+        for j in range(hidden):
+            di[j] = cell[j] * g[j] * i[j] * (one - i[j])
+        for j in range(hidden):
+            dg[j] = cell[j] * i[j] * (one - g[j] * g[j])
+        for j in range(hidden):
+            df[j] = cell[j] * before[j] * f[j] * (one - f[j])
+        for j in range(hidden):
+            cell[j] *= f[j]
+        if reset:
+            df[:] = zero
+            cell[:] = zero

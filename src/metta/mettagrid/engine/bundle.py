@@ -1,0 +1,157 @@
+"""Passing dozens of arrays to compiled functions as one pointer.
+
+Numba passes a tuple of arrays as hundreds of single arguments, at every call and to every function, which makes
+both calling and compiling slow. Here the arrays of a named tuple are described in one small int64 table (address,
+shape and strides of each), and compiled functions get the address of that table. To them it looks like the named
+tuple itself: `state.agents[w, a, ROW]` reads the same compiled and interpreted.
+
+The arrays have to be C-contiguous and have to outlive the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, models, register_model
+from numba.np import arrayobj, numpy_support
+
+from metta.mettagrid.engine.compile import is_interpreted
+
+Bundle = TypeVar("Bundle", bound=NamedTuple)
+
+
+@dataclass(frozen=True)
+class Array:
+    """What kind of array a field of a bundle is; belongs into the field's `Annotated` type."""
+
+    dtype: str
+    ndim: int
+
+
+def array_fields(bundle: type[NamedTuple]) -> dict[str, Array]:
+    """The arrays of a named tuple by name, from its annotations.
+
+    Raises:
+        TypeError: a field does not say which array it is.
+    """
+    fields = {}
+    for name, hint in get_type_hints(bundle, include_extras=True).items():
+        kinds = [arg for arg in get_args(hint) if isinstance(arg, Array)] if get_origin(hint) is Annotated else []
+        if not kinds:
+            raise TypeError(f"{bundle.__name__}.{name} is annotated {hint}: say which array it is.")
+        fields[name] = kinds[0]
+    return fields
+
+
+def describe(bundle: Any) -> Any:
+    """The table of a bundle for compiled functions; interpreted ones get the bundle itself.
+
+    Raises:
+        TypeError: an array is not what the bundle's annotations say, or not C-contiguous.
+    """
+    for name, kind in array_fields(type(bundle)).items():
+        array = getattr(bundle, name)
+        if array.dtype != kind.dtype or array.ndim != kind.ndim or not array.flags.c_contiguous:
+            raise TypeError(
+                f"{type(bundle).__name__}.{name} is {array.dtype} with {array.ndim} dimensions and flags {array.flags},"
+                f" but has to be C-contiguous {kind.dtype} with {kind.ndim}."
+            )
+    if is_interpreted():
+        return bundle
+    table: list[int] = []
+    for array in bundle:
+        table += [array.ctypes.data, *array.shape, *array.strides]
+    return np.array(table, np.int64)
+
+
+class BundleType(types.Type):  # type: ignore[misc]
+    """Compile-time type of a bundle: a pointer to its table."""
+
+    def __init__(self, name: str, fields: tuple[tuple[str, Array], ...]) -> None:
+        self.fields = fields
+        super().__init__(name=f"Bundle({name}, {fields})")
+
+    def place(self, field: str) -> tuple[int, Array] | None:
+        """Where the entry of a field begins in the table, and its kind; None if there is no such field."""
+        at = 0
+        for name, kind in self.fields:
+            if name == field:
+                return at, kind
+            at += 1 + 2 * kind.ndim
+        return None
+
+
+def opener(bundle: type[Bundle]) -> Callable[[Any], Bundle]:
+    """A function for kernels that turns what `describe` made back into the bundle."""
+    if is_interpreted():
+        return _same
+    bundle_type = BundleType(bundle.__name__, tuple(array_fields(bundle).items()))
+
+    def open_bundle(typing_context: Any, table: Any) -> Any:  # noqa: ARG001 - Numba calls it
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.bitcast(array.data, context.get_value_type(bundle_type))
+
+        return bundle_type(table), generate
+
+    opened: Callable[[Any], Bundle] = intrinsic(open_bundle)
+    return opened
+
+
+def _same(table: Any) -> Any:
+    return table
+
+
+@register_model(BundleType)
+class _BundleModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, bundle_type: BundleType) -> None:
+        super().__init__(manager, bundle_type, ir.IntType(64).as_pointer())
+
+
+@infer_getattr
+class _BundleAttributes(AttributeTemplate):  # type: ignore[misc]
+    key = BundleType
+
+    def generic_resolve(self, bundle: BundleType, attribute: str) -> Any:
+        place = bundle.place(attribute)
+        return None if place is None else _array_type(place[1])
+
+
+def _array_type(kind: Array) -> Any:
+    return types.Array(numpy_support.from_dtype(np.dtype(kind.dtype)), kind.ndim, "C")
+
+
+@lower_getattr_generic(BundleType)  # type: ignore[untyped-decorator]
+def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> Any:
+    """Generate the loads that make an array out of its entry in the table."""
+    place = bundle.place(attribute)
+    assert place is not None
+    at, kind = place
+    always = builder.module.add_metadata([])
+
+    def entry(offset: int) -> Any:
+        load = builder.load(cgutils.gep_inbounds(builder, table, at + offset))
+        load.set_metadata("invariant.load", always)  # nothing writes to the table while a kernel runs
+        return load
+
+    array_type = _array_type(kind)
+    array = context.make_array(array_type)(context, builder)
+    itemsize = context.get_constant(types.intp, np.dtype(kind.dtype).itemsize)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(entry(0), array.data.type),
+        shape=[entry(1 + axis) for axis in range(kind.ndim)],
+        strides=[entry(1 + kind.ndim + axis) for axis in range(kind.ndim - 1)] + [itemsize],
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    return array._getvalue()
+
+

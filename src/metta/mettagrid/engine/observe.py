@@ -1,0 +1,156 @@
+"""What agents see: tokens of (location, feature, value).
+
+The window is scanned in the order in which its cells are shown, nearest first. The first pass only notes
+the cells that hold something, which needs no branch; the second writes the tokens of those.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.grid import agent_cell
+from metta.mettagrid.engine.looks import show_agent
+from metta.mettagrid.engine.state import (
+    CHANGED,
+    F_COMPLETION,
+    F_LAST_ACTION,
+    F_LAST_ARG,
+    F_LAST_REWARD,
+    F_RESOURCES,
+    GROUP,
+    NUM_AGENTS,
+    PADDING,
+    RESOURCE_BYTE,
+    REWARD,
+    RULE,
+    S_CENTER,
+    S_MAX_STEPS,
+    S_NUM_CELLS,
+    S_NUM_TOKENS,
+    S_SHOW_ACTION,
+    S_SHOW_COMPLETION,
+    S_SHOW_RESOURCES,
+    S_SHOW_REWARD,
+    STEP,
+    TOKENS_DROPPED,
+    TOKENS_FREE,
+    TOKENS_USED,
+    TOKENS_WRITTEN,
+    Ints,
+    Rules,
+    State,
+)
+
+MAX_WINDOW_CELLS = 15 * 15
+
+
+@rule
+def observe(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) -> None:
+    """Write the observations of all agents of a world."""
+    for a in range(state.worlds[w, NUM_AGENTS]):
+        if state.agents[w, a, CHANGED]:
+            show_agent(rules, state, w, a)
+    for a in range(state.worlds[w, NUM_AGENTS]):
+        observe_agent(rules, state, seen, w, a, int(actions[w, a, 0]), int(actions[w, a, 1]))
+
+
+@rule
+def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action: int, arg: int) -> None:
+    """Write one agent's observation and count its tokens; what does not fit is dropped."""
+    r = state.worlds[w, RULE]
+    capacity = int(rules.scalars[r, S_NUM_TOKENS])
+    wanted = observe_self(rules, state, w, a, capacity, action, arg)
+    found = find_things(rules, state, seen, w, a)
+    observations = state.observations
+    looks = state.looks
+    for i in range(found):
+        location = rules.window[r, seen[0, i], 1]
+        code = seen[1, i]
+        length = int(looks[w, code, 0])
+        fitting = min(length, capacity - wanted)
+        at = 3 * wanted
+        for j in range(fitting):
+            observations[w, a, at] = location
+            observations[w, a, at + 1] = looks[w, code, 1 + 2 * j]
+            observations[w, a, at + 2] = looks[w, code, 2 + 2 * j]
+            at += 3
+        wanted += length
+    written = min(wanted, capacity)
+    # Beyond the tokens of the last observation everything is padding already.
+    for at in range(3 * written, 3 * int(state.agents[w, a, TOKENS_USED])):
+        observations[w, a, at] = PADDING
+    state.agents[w, a, TOKENS_USED] = written
+    state.game_stats[w, TOKENS_WRITTEN] += np.float32(written)
+    state.game_stats[w, TOKENS_DROPPED] += np.float32(wanted - written)
+    state.game_stats[w, TOKENS_FREE] += np.float32(capacity - written)
+
+
+@rule
+def find_things(rules: Rules, state: State, seen: Ints, w: int, a: int) -> int:
+    """Note window cell and code of everything in an agent's window, nearest first; returns how many."""
+    r = state.worlds[w, RULE]
+    center = agent_cell(state, w, a)
+    found = 0
+    for cell in range(rules.scalars[r, S_NUM_CELLS]):
+        code = int(state.cells[w, center + rules.window[r, cell, 0]])
+        seen[0, found] = cell
+        seen[1, found] = code
+        found += code != 0
+    return found
+
+
+@rule
+def observe_self(
+    rules: Rules, state: State, w: int, a: int, capacity: int, action: int, arg: int
+) -> int:
+    """Write what an agent knows about itself; returns how many tokens that takes."""
+    r = state.worlds[w, RULE]
+    scalars = rules.scalars
+    count = 0
+    if scalars[r, S_SHOW_COMPLETION]:
+        value = completion_byte(int(state.worlds[w, STEP]), int(scalars[r, S_MAX_STEPS]))
+        count = write_token(rules, state, w, a, capacity, count, F_COMPLETION, value)
+    if scalars[r, S_SHOW_ACTION]:
+        count = write_token(rules, state, w, a, capacity, count, F_LAST_ACTION, action)
+        count = write_token(rules, state, w, a, capacity, count, F_LAST_ARG, arg)
+    if scalars[r, S_SHOW_REWARD]:
+        value = reward_byte(state.values[REWARD, w, a])
+        count = write_token(rules, state, w, a, capacity, count, F_LAST_REWARD, value)
+    if scalars[r, S_SHOW_RESOURCES]:
+        value = int(rules.groups[r, state.agents[w, a, GROUP], RESOURCE_BYTE])
+        count = write_token(rules, state, w, a, capacity, count, F_RESOURCES, value)
+    return count
+
+
+@rule
+def write_token(
+    rules: Rules, state: State, w: int, a: int, capacity: int, count: int, feature: int, value: int
+) -> int:
+    """Write a token at the observer's own cell if it fits; returns the new count."""
+    if count < capacity:
+        state.observations[w, a, 3 * count] = rules.scalars[state.worlds[w, RULE], S_CENTER]
+        state.observations[w, a, 3 * count + 1] = feature
+        state.observations[w, a, 3 * count + 2] = value & 255
+    return count + 1
+
+
+@rule
+def completion_byte(step: int, max_steps: int) -> int:
+    """How much of the episode is over, in 255ths; 0 if it has no end."""
+    if max_steps == 0:
+        return 0
+    part = np.float32(step) / np.float32(max_steps) * np.float32(255)
+    return int(math.floor(float(part) + 0.5)) & 255
+
+
+@rule
+def reward_byte(reward: np.float32) -> int:
+    """The low byte of the reward in hundredths, rounded, halves away from zero; 0 if beyond 32 bits."""
+    hundredths = float(reward * np.float32(100))
+    if not abs(hundredths) < 2147483648.0:
+        return 0
+    size = int(math.floor(abs(hundredths) + 0.5))
+    return (size if hundredths >= 0 else -size) & 255

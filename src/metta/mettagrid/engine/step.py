@@ -1,0 +1,169 @@
+"""The order of one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metta.mettagrid.engine.actions import perform, punish
+from metta.mettagrid.engine.compile import kernel, rule
+from metta.mettagrid.engine.converters import run_converters
+from metta.mettagrid.engine.observe import observe
+from metta.mettagrid.engine.random import draw_order
+from metta.mettagrid.engine.rewards import (
+    end_episode,
+    reward_diversity,
+    reward_statistics,
+    reward_time,
+    share_rewards,
+    sum_episode_rewards,
+)
+from metta.mettagrid.engine.state import (
+    INVALID_ARG,
+    INVALID_COUNT,
+    INVALID_KEY,
+    INVALID_TYPE,
+    INVALID_USED,
+    KIND,
+    MAX_ARG,
+    NUM_AGENTS,
+    ORDER,
+    PRIORITY,
+    REWARD,
+    ROTATE,
+    RULE,
+    S_NUM_ACTIONS,
+    S_NUM_TRACKED,
+    S_STAT_TRACKED,
+    S_TOP_PRIORITY,
+    STAT_INVALID_ARG,
+    STAT_INVALID_TYPE,
+    STEP,
+    SUCCESS,
+    Ints,
+    Rules,
+    State,
+    open_rules,
+    open_state,
+)
+
+ONE = np.float32(1)
+WRONG_TYPE, WRONG_ARG = 0, 1
+
+
+@kernel
+def step_worlds(rule_table: Any, state_table: Any, actions: Ints, seen: Ints, start: int, stop: int) -> int:
+    """Do one step of worlds `start` to `stop - 1`.
+
+    Args:
+        rule_table: the rule tables, from `describe`.
+        state_table: the batch, from `describe`; changed in place.
+        actions: int32 `[B, A, 2]`, (action id, argument) per agent.
+        seen: scratch for one thread, int32 `[2, 256]`.
+        start: first world.
+        stop: one past the last world.
+
+    Returns:
+        the most rows of `State.invalid` that one of these worlds uses.
+    """
+    rules = open_rules(rule_table)
+    state = open_state(state_table)
+    used = 0
+    for w in range(start, stop):
+        step_world(rules, state, actions, seen, w)
+        used = max(used, int(state.worlds[w, INVALID_USED]))
+    return used
+
+
+@rule
+def step_world(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) -> None:
+    """Do one step of one world."""
+    begin_step(state, w)
+    run_converters(rules, state, w)
+    draw_order(state, w)
+    run_actions(rules, state, actions, w)
+    observe(rules, state, actions, seen, w)
+    reward_statistics(rules, state, w)
+    sum_episode_rewards(state, w)
+    ended = end_episode(rules, state, w)
+    share_rewards(rules, state, w)
+    if ended:
+        reward_diversity(rules, state, w)
+    reward_time(rules, state, w)
+
+
+@rule
+def begin_step(state: State, w: int) -> None:
+    """Advance the clock and forget rewards and successes; the flags of ended episodes stay."""
+    state.worlds[w, STEP] += 1
+    for a in range(state.worlds[w, NUM_AGENTS]):
+        state.values[REWARD, w, a] = np.float32(0)
+        state.flags[SUCCESS, w, a] = False
+
+
+@rule
+def run_actions(rules: Rules, state: State, actions: Ints, w: int) -> None:
+    """Let all agents act, in the order drawn for this step, actions of higher priority first.
+
+    A wrong action type belongs to no priority and is dealt with in every pass.
+    """
+    r = state.worlds[w, RULE]
+    num_actions = rules.scalars[r, S_NUM_ACTIONS]
+    for priority in range(rules.scalars[r, S_TOP_PRIORITY], -1, -1):
+        for k in range(state.worlds[w, NUM_AGENTS]):
+            a = int(state.agents[w, k, ORDER])
+            action = int(actions[w, a, 0])
+            arg = int(actions[w, a, 1])
+            if action < 0 or action >= num_actions:
+                refuse_action(rules, state, w, a, WRONG_TYPE, action, arg)
+            elif rules.actions[r, action, PRIORITY] == priority:
+                if is_legal(rules, r, action, arg):
+                    state.flags[SUCCESS, w, a] = perform(rules, state, w, a, action, arg)
+                else:
+                    refuse_action(rules, state, w, a, WRONG_ARG, action, arg)
+
+
+@rule
+def is_legal(rules: Rules, r: int, action: int, arg: int) -> bool:
+    """Whether an argument may be given to an action; negative ones may, except as a direction."""
+    if arg < 0 and rules.actions[r, action, KIND] == ROTATE:
+        return False
+    return arg <= rules.actions[r, action, MAX_ARG]
+
+
+@rule
+def refuse_action(rules: Rules, state: State, w: int, a: int, wrong: int, action: int, arg: int) -> None:
+    """Count an invalid action and punish it."""
+    state.agent_stats[w, a, STAT_INVALID_TYPE if wrong == WRONG_TYPE else STAT_INVALID_ARG] += ONE
+    punish(rules, state, w, a)
+    state.flags[SUCCESS, w, a] = False
+    r = state.worlds[w, RULE]
+    tracked = rules.tracked
+    for i in range(rules.scalars[r, S_NUM_TRACKED]):
+        if tracked[r, i, 0] == wrong and tracked[r, i, 1] == action and tracked[r, i, 2] == arg:
+            state.agent_stats[w, a, rules.scalars[r, S_STAT_TRACKED] + i] += ONE
+            return
+    count_invalid(state, w, 1 + 2 * a + wrong, action, arg, 1)
+
+
+@rule
+def count_invalid(state: State, w: int, key: int, action: int, arg: int, count: int) -> None:
+    """Add to the count of one particular invalid action; the caller keeps rows free."""
+    table = state.invalid
+    rows = table.shape[1]
+    row = ((key * 0x9E3779B1 + action * 0x85EBCA6B + arg * 0xC2B2AE35) & 0xFFFFFFFF) * rows >> 32
+    while table[w, row, INVALID_KEY] != 0:
+        if (
+            table[w, row, INVALID_KEY] == key
+            and table[w, row, INVALID_TYPE] == action
+            and table[w, row, INVALID_ARG] == arg
+        ):
+            table[w, row, INVALID_COUNT] += count
+            return
+        row = row + 1 if row + 1 < rows else 0
+    table[w, row, INVALID_KEY] = key
+    table[w, row, INVALID_TYPE] = action
+    table[w, row, INVALID_ARG] = arg
+    table[w, row, INVALID_COUNT] = count
+    state.worlds[w, INVALID_USED] += 1

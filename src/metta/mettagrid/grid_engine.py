@@ -1,0 +1,461 @@
+"""A batch of worlds: one call steps them all, any of them begins anew in place.
+
+Every world has its own rules, map and clock, and behaves exactly as it would alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.mettagrid import introspection
+from metta.mettagrid.engine import state as cols
+from metta.mettagrid.engine.bundle import describe
+from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
+from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
+from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
+from metta.mettagrid.engine.state import INVALID_COLUMNS, Ints, Rules, State, allocate
+from metta.mettagrid.engine.step import step_worlds
+from metta.mettagrid.grid_hash import grid_hash
+from metta.mettagrid.objects import EMPTY
+from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
+from metta.mettagrid.world_config import WorldConfig
+
+Grid = np.ndarray[Any, Any] | Sequence[Sequence[str]]
+"""A map: cell names or codes, `[height, width]`."""
+
+_EMPTY_NAMES = (EMPTY, ".", " ")
+"""Names of the empty cell; a map keeps which of them it used, as codes 0, -1 and -2."""
+
+_MAX_CODES = 2**16 - 1
+
+
+class GridEngine:
+    """B worlds in one set of arrays.
+
+    Sizes: B worlds, A the most agents and K the most tokens that any rule set has. Rows of `[B, A]` arrays beyond
+    a world's own agents are padding and stay zero (observations: 255).
+
+    Attributes:
+        rules: the rule sets.
+        observations: uint8 `[B, A, K, 3]`, tokens of (location, feature id, value). Read them, do not write: what
+            lies behind the last token is known to be padding and is not written again.
+        rewards: float32 `[B, A]`, of the last step, after sharing.
+        episode_rewards: float32 `[B, A]`, sums of the rewards before sharing.
+        terminals, truncations: bool `[B, A]`; once set they stay until the world is reset.
+        action_success: bool `[B, A]`, of the last step.
+        agent_mask: bool `[B, A]`, rows in use.
+        current_step: int32 `[B]`, steps since the reset.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[RuleTable | WorldConfig],
+        num_worlds: int,
+        *,
+        max_height: int,
+        max_width: int,
+        num_threads: int = 1,
+    ) -> None:
+        if not rules:
+            raise ValueError("rules is empty: a GridEngine needs at least one rule set.")
+        for name, value in (
+            ("num_worlds", num_worlds),
+            ("max_height", max_height),
+            ("max_width", max_width),
+            ("num_threads", num_threads),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, but a GridEngine needs at least 1.")
+        self.rules = [rule if isinstance(rule, RuleTable) else compile_rules(rule) for rule in rules]
+        self.num_worlds = num_worlds
+        self.max_height = max_height
+        self.max_width = max_width
+        self.max_agents = max(rule.num_agents for rule in self.rules)
+        self.num_tokens = max(rule.num_tokens for rule in self.rules)
+        self._margin = max(rule.margin for rule in self.rules)
+        self._stride = max_width + 2 * self._margin
+        self._tables: Rules = stack_rules(self.rules, self._stride)
+        self._rule_table = describe(self._tables)
+        self._hold(allocate(self._sizes()))
+        self._maps = np.zeros((num_worlds, max_height, max_width), np.int16)
+        self._began = np.zeros(num_worlds, np.bool_)
+        self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
+        self._bind()
+        self.num_threads = num_threads
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that share the worlds of a step; may be changed between steps."""
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, count: int) -> None:
+        self._num_threads = count
+        self._pool = ThreadPoolExecutor(count - 1, "metta-engine") if count > 1 else None
+        self._seen = np.zeros((count, 2, MAX_WINDOW_CELLS + 31), np.int32)
+
+    def reset(
+        self,
+        worlds: Sequence[int],
+        grids: Sequence[Grid],
+        seeds: Sequence[int],
+        rules: Sequence[int] | None = None,
+    ) -> None:
+        """Begin new episodes in some worlds; the others are not touched, and nothing is if this raises.
+
+        Args:
+            worlds: which worlds.
+            grids: a map for each: cell names, or int codes as in `RuleTable.cell_codes`.
+            seeds: an unsigned 32-bit seed for each; it decides the order in which agents act.
+            rules: a rule set for each; without it every world keeps the one that it has, 0 at first.
+
+        Raises:
+            ValueError: a map, seed or index is wrong; one sentence that names it.
+        """
+        if rules is None:
+            rules = [int(self._state.worlds[w, cols.RULE]) if 0 <= w < self.num_worlds else 0 for w in worlds]
+        if not len(worlds) == len(grids) == len(seeds) == len(rules):
+            raise ValueError(
+                f"reset got {len(worlds)} worlds, {len(grids)} grids, {len(seeds)} seeds and {len(rules)} rules: "
+                "give as many of each."
+            )
+        if len(set(worlds)) < len(worlds):
+            raise ValueError(f"reset got worlds {list(worlds)}: name each world only once.")
+        codes = [self._check(*entry) for entry in zip(worlds, grids, seeds, rules, strict=True)]
+        if not codes:
+            return
+        self._grow_things(
+            max(self._count_converters(grid, rule) for grid, rule in zip(codes, rules, strict=True)),
+        )
+        starts = np.zeros((len(worlds), 7), np.int64)
+        for i, (w, grid, seed, rule) in enumerate(zip(worlds, codes, seeds, rules, strict=True)):
+            self._maps[w] = 0
+            self._maps[w, : grid.shape[0], : grid.shape[1]] = grid
+            starts[i] = w, rule, seed, grid.shape[0], grid.shape[1], self._margin, self._stride
+            self.agent_mask[w] = np.arange(self.max_agents) < self.rules[rule].num_agents
+            self._began[w] = True
+        announce_compilation()
+        with np.errstate(all="ignore"):
+            reset_worlds(self._rule_table, self._state_table, self._no_actions, self._seen[0], self._maps, starts)
+
+    def step(self, actions: NDArray[np.integer[Any]], worlds: slice = slice(None)) -> None:
+        """Do one step of all worlds, or of a contiguous part of them, and write the arrays in place.
+
+        Args:
+            actions: int32 `[B, A, 2]`, (action id, argument) per agent, of all worlds in either case. Anything may
+                be tried; invalid actions fail and are counted.
+            worlds: which worlds.
+
+        Raises:
+            ValueError: the actions have the wrong shape or dtype, or a world was never reset.
+        """
+        expected = (self.num_worlds, self.max_agents, 2)
+        if actions.shape != expected:
+            raise ValueError(f"actions have shape {actions.shape}, but this engine takes {expected}.")
+        if actions.dtype != np.int32:
+            if not np.can_cast(actions.dtype, np.int32, "same_kind"):
+                raise ValueError(f"actions have dtype {actions.dtype}, but the engine takes int32.")
+            actions = actions.astype(np.int32)
+        actions = np.ascontiguousarray(actions)
+        start, stop, stride = worlds.indices(self.num_worlds)
+        if stride != 1:
+            raise ValueError(f"worlds is {worlds}: steps are done for a contiguous part of the batch.")
+        if not self._began[start:stop].all():
+            missing = start + int(np.argmin(self._began[start:stop]))
+            raise ValueError(f"world {missing} has no map yet: reset it before stepping.")
+        if start >= stop:
+            return
+        used = self._run(actions, start, stop)
+        self._grow_invalid(used)
+
+    def grid_objects(self, world: int) -> dict[int, dict[str, Any]]:
+        """Everything on the map of a world by object id."""
+        return introspection.grid_objects(self.rule_of(world), self._state, self._world(world))
+
+    def episode_stats(self, world: int) -> dict[str, Any]:
+        """Statistics of the episode: `game` (by name), `agent` and `converter` (one dict each)."""
+        return introspection.episode_stats(self.rule_of(world), self._state, self._world(world))
+
+    def agent_order(self, world: int) -> NDArray[np.int32]:
+        """int32 `[agents]`: the agent that acted k-th in the last step."""
+        return self._agents(world)[:, cols.ORDER].copy()
+
+    def agent_state(self, world: int) -> NDArray[np.int32]:
+        """int32 `[agents, 6]`: row, column, orientation, remaining frozen steps, colour, glyph."""
+        return self._agents(world)[:, cols.ROW : cols.GLYPH + 1].copy()
+
+    def agent_inventory(self, world: int) -> NDArray[np.int16]:
+        """int16 `[agents, items]`: counts; -1 no entry, 0 an entry that holds nothing."""
+        rule = self.rule_of(world)
+        return self._state.agent_items[world, : rule.num_agents, : len(rule.item_names)].copy()
+
+    def agent_object_ids(self, world: int) -> NDArray[np.int32]:
+        """int32 `[agents]`: object id of every agent."""
+        return self._agents(world)[:, cols.AGENT_OBJECT_ID].copy()
+
+    def converter_ids(self, world: int) -> NDArray[np.int32]:
+        """int32 `[converters]`: object id of every converter, ascending."""
+        return self._converters(world)[:, cols.CONVERTER_OBJECT_ID].copy()
+
+    def converter_state(self, world: int) -> NDArray[np.bool_]:
+        """bool `[converters, 2]`: is converting, is cooling down."""
+        phase = self._converters(world)[:, cols.PHASE]
+        return np.stack([phase == cols.CONVERTING, phase == cols.COOLING], axis=1)
+
+    def converter_inventory(self, world: int) -> NDArray[np.int16]:
+        """int16 `[converters, items]`: counts; -1 no entry."""
+        count = int(self._state.worlds[self._world(world), cols.NUM_CONVERTERS])
+        held = self._state.converter_items[world, :count, : len(self.rule_of(world).item_names)]
+        return np.where(held == 0, np.int16(-1), held)
+
+    def initial_grid(self, world: int) -> NDArray[np.str_]:
+        """Cell names `[height, width]` of the map that the episode began with."""
+        height, width = self.map_size(world)
+        names = (*self.rule_of(world).cell_names, *reversed(_EMPTY_NAMES[1:]))
+        return np.array(names)[self._maps[world, :height, :width]]
+
+    def initial_grid_hash(self, world: int) -> int:
+        """A 64-bit fingerprint of the map that the episode began with."""
+        return grid_hash(self.initial_grid(world).tolist())
+
+    def map_size(self, world: int) -> tuple[int, int]:
+        """Rows and columns of a world's map."""
+        row = self._state.worlds[self._world(world)]
+        return int(row[cols.HEIGHT]), int(row[cols.WIDTH])
+
+    def rule_of(self, world: int) -> RuleTable:
+        """The rule set of a world."""
+        return self.rules[int(self._state.worlds[self._world(world), cols.RULE])]
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copies of all arrays by name; `restore` continues from them exactly."""
+        arrays = {name: array.copy() for name, array in self._state._asdict().items()}
+        return arrays | {"maps": self._maps.copy(), "began": self._began.copy(), "mask": self.agent_mask.copy()}
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Continue from a snapshot of an engine with the same rules, worlds and sizes.
+
+        Raises:
+            ValueError: the snapshot is of another kind of engine; nothing is changed.
+        """
+        expected = self._state._asdict() | {"maps": self._maps, "began": self._began, "mask": self.agent_mask}
+        if arrays.keys() != expected.keys():
+            odd = sorted(arrays.keys() ^ expected.keys())
+            raise ValueError(f"the snapshot does not hold the arrays of this engine: {odd} are missing or unknown.")
+        growing = {"converters": 1, "converter_items": 1, "converter_stats": 1, "looks": 1, "invalid": 1}
+        for name, array in arrays.items():
+            have = list(expected[name].shape)
+            given = list(array.shape)
+            if name in growing and len(given) == len(have):
+                have[growing[name]] = given[growing[name]]
+            if given != have or array.dtype != expected[name].dtype:
+                raise ValueError(
+                    f"the snapshot's {name} is {array.dtype} {tuple(given)}, but this engine has "
+                    f"{expected[name].dtype} {tuple(have)}: restore into an engine with the same rules and sizes."
+                )
+        self._keep_buffers(State(**{name: arrays[name] for name in State._fields}))
+        self._maps[:] = arrays["maps"]
+        self._began[:] = arrays["began"]
+        self.agent_mask[:] = arrays["mask"]
+
+    # ----------------------------------------------------------------------------------------------- inside
+
+    def _sizes(self) -> dict[str, int]:
+        rules = self.rules
+        return {
+            "worlds": self.num_worlds,
+            "grid": (self.max_height + 2 * self._margin) * self._stride,
+            "agents": self.max_agents,
+            "converters": 1,
+            "items": max(1, *(len(rule.item_names) for rule in rules)),
+            "codes": self._num_codes(1),
+            "look": 1 + 2 * max(rule.look_length for rule in rules),
+            "group_ids": self._tables.groups.shape[1],
+            "agent_stats": max(len(names) for rule in rules for names in rule.agent_stats),
+            "converter_stats": max((len(names) for rule in rules for names in rule.converter_stats), default=1),
+            "game_stats": max(len(rule.game_stats) for rule in rules),
+            "invalid": 64,
+            "tokens": self.num_tokens,
+        }
+
+    def _hold(self, state: State) -> None:
+        """Make these the engine's arrays."""
+        self._state = state
+        self._state_table = describe(state)
+
+    def _num_codes(self, converters: int) -> int:
+        return 1 + self.max_agents + converters + self._tables.objects.shape[1]
+
+    def _bind(self) -> None:
+        """Name the arrays that belong to the interface."""
+        state = self._state
+        shape = (self.num_worlds, self.max_agents, self.num_tokens, 3)
+        self.observations: NDArray[np.uint8] = state.observations.reshape(shape)
+        self.rewards: NDArray[np.float32] = state.values[cols.REWARD]
+        self.episode_rewards: NDArray[np.float32] = state.values[cols.EPISODE_REWARD]
+        self.terminals: NDArray[np.bool_] = state.flags[cols.TERMINAL]
+        self.truncations: NDArray[np.bool_] = state.flags[cols.TRUNCATION]
+        self.action_success: NDArray[np.bool_] = state.flags[cols.SUCCESS]
+        self.current_step: NDArray[np.int32] = state.worlds[:, cols.STEP]
+        self.agent_mask: NDArray[np.bool_] = np.zeros((self.num_worlds, self.max_agents), np.bool_)
+
+    def _run(self, actions: Ints, start: int, stop: int) -> int:
+        threads = min(self._num_threads, stop - start)
+        if self._pool is None or threads == 1:
+            if not is_interpreted():
+                return int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], start, stop))
+            with np.errstate(all="ignore"):
+                return int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], start, stop))
+        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
+        others = [
+            self._pool.submit(
+                step_worlds, self._rule_table, self._state_table, actions, self._seen[i], bounds[i], bounds[i + 1]
+            )
+            for i in range(1, threads)
+        ]
+        used = int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], bounds[0], bounds[1]))
+        return max([used, *(int(other.result()) for other in others)])
+
+    def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
+        """The codes of a map, if everything about this reset is right."""
+        if not 0 <= world < self.num_worlds:
+            raise ValueError(f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}.")
+        if not 0 <= rule < len(self.rules):
+            raise ValueError(f"rule set {rule} of world {world} does not exist: there are {len(self.rules)}.")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"the seed of world {world} is {seed}, but seeds are 0 to {2**32 - 1}.")
+        table = self.rules[rule]
+        codes = as_codes(grid, table, f"the map of world {world}")
+        height, width = codes.shape
+        if not (1 <= height <= self.max_height and 1 <= width <= self.max_width):
+            raise ValueError(
+                f"the map of world {world} has {height} rows and {width} columns, but this engine was made for 1 to "
+                f"{self.max_height} rows and 1 to {self.max_width} columns."
+            )
+        agents = int(np.count_nonzero((codes > 0) & (codes <= len(table.group_names))))
+        if agents != table.num_agents:
+            raise ValueError(
+                f"the map of world {world} has {agents} agents where its rules say num_agents {table.num_agents}: "
+                f"observations has shape [{table.num_agents}, {table.num_tokens}, 3] but expected "
+                f"[{agents}, [something], 3]."
+            )
+        things = self.max_agents + self._count_converters(codes, rule) + self._tables.objects.shape[1]
+        if things > _MAX_CODES:
+            raise ValueError(
+                f"the map of world {world} has too many converters: agents, converters and kinds of objects together "
+                f"are {things}, and the engine can tell {_MAX_CODES} apart."
+            )
+        return codes
+
+    def _count_converters(self, codes: NDArray[np.int16], rule: int) -> int:
+        table = self.rules[rule]
+        converts = np.zeros(len(table.cell_names) + 2, np.bool_)
+        for row, entry in enumerate(table.objects):
+            converts[1 + len(table.group_names) + row] = entry["kind"] == "Converter"
+        return int(np.count_nonzero(converts[codes]))
+
+    def _grow_things(self, converters: int) -> None:
+        """Make room for more converters than any map so far had."""
+        state = self._state
+        if converters <= state.converters.shape[1]:
+            return
+        self._hold(
+            state._replace(
+                converters=_grown(state.converters, converters),
+                converter_items=_grown(state.converter_items, converters),
+                converter_stats=_grown(state.converter_stats, converters),
+                looks=_grown(state.looks, self._num_codes(converters)),
+            )
+        )
+
+    def _grow_invalid(self, used: int) -> None:
+        """Keep the table of invalid actions sparse: a step adds at most one row per agent."""
+        rows = self._state.invalid.shape[1]
+        if 4 * (used + self.max_agents) <= 3 * rows:
+            return
+        while 4 * (used + self.max_agents) > 2 * rows:
+            rows *= 2
+        old = self._state.invalid
+        self._hold(self._state._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32)))
+        move_invalid_counts(self._state_table, old)
+
+    def _keep_buffers(self, given: State) -> None:
+        """Take over a snapshot; arrays that the interface shows keep their place in memory."""
+        kept = {}
+        for name, array in given._asdict().items():
+            own = getattr(self._state, name)
+            if own.shape == array.shape:
+                own[...] = array
+                kept[name] = own
+            else:
+                kept[name] = array.copy()
+        self._hold(State(**kept))
+
+    def _world(self, world: int) -> int:
+        if not 0 <= world < self.num_worlds:
+            raise ValueError(f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}.")
+        return world
+
+    def _agents(self, world: int) -> Ints:
+        return self._state.agents[self._world(world), : self._state.worlds[world, cols.NUM_AGENTS]]
+
+    def _converters(self, world: int) -> Ints:
+        return self._state.converters[self._world(world), : self._state.worlds[world, cols.NUM_CONVERTERS]]
+
+
+def as_codes(grid: Grid, rules: RuleTable, what: str) -> NDArray[np.int16]:
+    """A map as int16 codes; empty cells that are not called "empty" get codes below 0.
+
+    Rows that are longer than the first are cut.
+
+    Raises:
+        ValueError: the map is no rectangle, or has a cell that the rules do not know.
+    """
+    if not isinstance(grid, np.ndarray):
+        grid = np.array(_rectangle(grid, what), dtype=np.str_)
+    if grid.ndim != 2:
+        raise ValueError(f"{what} has {grid.ndim} dimensions, but a map has rows and columns.")
+    if np.issubdtype(grid.dtype, np.integer):
+        known = len(rules.cell_names)
+        bad = (grid < 0) | (grid >= known)
+        if bad.any():
+            row, col = np.argwhere(bad)[0]
+            raise ValueError(
+                f"{what} has code {grid[row, col]} at row {row}, column {col}, but its rules have codes 0 to {known - 1}."
+            )
+        return grid.astype(np.int16)
+    names, inverse = np.unique(grid, return_inverse=True)
+    codes = np.zeros(len(names), np.int16)
+    for i, name in enumerate(names.tolist()):
+        if name in _EMPTY_NAMES:
+            codes[i] = -_EMPTY_NAMES.index(name)
+        elif name in rules.cell_codes:
+            codes[i] = rules.cell_codes[name]
+        else:
+            row, col = np.argwhere(grid == name)[0]
+            known_names = ", ".join(rules.cell_names)
+            raise ValueError(
+                f"Unknown object type: {name} in {what} at row {row}, column {col}; its rules know {known_names}."
+            )
+    return codes[inverse].reshape(grid.shape)
+
+
+def _rectangle(rows: Iterable[Sequence[str]], what: str) -> list[list[str]]:
+    rows = [list(row) for row in rows]
+    width = len(rows[0]) if rows else 0
+    for r, row in enumerate(rows):
+        if len(row) < width:
+            raise ValueError(f"{what} has {len(row)} cells in row {r}, but {width} in row 0: fill the row up.")
+    return [row[:width] for row in rows]
+
+
+def _grown(array: Any, size: int) -> Any:
+    """The same array with room for `size` along its second axis."""
+    larger = np.zeros((array.shape[0], size, *array.shape[2:]), array.dtype)
+    larger[:, : array.shape[1]] = array
+    return larger

@@ -1,0 +1,111 @@
+"""Names for what the engine counts and holds: statistics and objects of one world as dicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metta.mettagrid.engine import state as cols
+from metta.mettagrid.engine.state import Floats, State
+from metta.mettagrid.rules import RuleTable, StatNames, invalid_name
+
+
+def episode_stats(rules: RuleTable, state: State, world: int) -> dict[str, Any]:
+    """Statistics of a world's episode.
+
+    Returns:
+        `game`: value by name; `agent`: such a dict by agent; `converter`: such a dict by object id. Values are
+        float32 sums as Python floats; a name is there once it was counted.
+    """
+    row = state.worlds[world]
+    game = _named(rules.game_stats, state.game_stats[world], always=cols.GAME_OBJECTS)
+    agents = [
+        _named(rules.agent_stats[state.agents[world, a, cols.GROUP]], state.agent_stats[world, a])
+        for a in range(row[cols.NUM_AGENTS])
+    ]
+    for key, action, arg, count in state.invalid[world][state.invalid[world, :, cols.INVALID_KEY] != 0].tolist():
+        agents[(key - 1) // 2][invalid_name((key - 1) % 2, action, arg)] = float(np.float32(min(count, 2**24)))
+    converters = []
+    for c in range(row[cols.NUM_CONVERTERS]):
+        facts = state.converters[world, c]
+        kind = facts[cols.OBJECT]
+        stats = _named(rules.converter_stats[kind], state.converter_stats[world, c])
+        stats["type_id"] = float(rules.objects[kind]["type_id"])
+        stats["location.r"] = float(facts[cols.CONVERTER_ROW])
+        stats["location.c"] = float(facts[cols.CONVERTER_COL])
+        converters.append(stats)
+    return {"game": game, "agent": agents, "converter": converters}
+
+
+def grid_objects(rules: RuleTable, state: State, world: int) -> dict[int, dict[str, Any]]:
+    """Everything on a world's map by object id, as JSON-ready facts."""
+    row = state.worlds[world]
+    stride, margin = int(row[cols.STRIDE]), int(row[cols.MARGIN])
+    numbers = state.object_ids[world]
+    objects = {}
+    cells = np.flatnonzero(numbers)
+    for cell in cells[np.argsort(numbers[cells])].tolist():
+        number, code = int(numbers[cell]), int(state.cells[world, cell])
+        r, c = cell // stride - margin, cell % stride - margin
+        layer = 0 if code <= row[cols.NUM_AGENTS] else 1
+        facts: dict[str, Any] = {"id": number, "location": (r, c, layer), "r": r, "c": c, "layer": layer}
+        look = state.looks[world, code]
+        for feature, value in look[1 : 1 + 2 * int(look[0])].reshape(-1, 2).tolist():
+            facts[rules.spec.features[feature].name] = value
+        facts["type"] = facts["type_id"]
+        facts["is_swappable"] = False
+        if layer == 0:
+            facts |= _agent_facts(rules, state, world, code - 1)
+        elif code <= row[cols.NUM_AGENTS] + row[cols.NUM_CONVERTERS]:
+            facts |= _converter_facts(rules, state, world, code - 1 - int(row[cols.NUM_AGENTS]))
+        else:
+            kind = code - 1 - int(row[cols.NUM_AGENTS]) - int(row[cols.NUM_CONVERTERS])
+            facts["is_swappable"] = bool(rules.objects[kind]["swappable"])
+        objects[number] = facts
+    return objects
+
+
+def _agent_facts(rules: RuleTable, state: State, world: int, a: int) -> dict[str, Any]:
+    agent = state.agents[world, a].tolist()
+    group = rules.resolved["objects"][f"agent.{rules.group_names[agent[cols.GROUP]]}"]
+    held = state.agent_items[world, a, : len(rules.item_names)].tolist()
+    return {
+        "is_swappable": agent[cols.FROZEN] != 0,
+        "agent_id": a,
+        "orientation": agent[cols.FACING],
+        "group_id": group["group_id"],
+        "is_frozen": agent[cols.FROZEN] > 0,
+        "freeze_remaining": agent[cols.FROZEN],
+        "freeze_duration": group["freeze_duration"],
+        "color": agent[cols.COLOR],
+        "inventory": {item: count for item, count in enumerate(held) if count >= 0},
+        "resource_limits": {int(item): limit for item, limit in group["resource_limits"].items()},
+    }
+
+
+def _converter_facts(rules: RuleTable, state: State, world: int, c: int) -> dict[str, Any]:
+    facts = state.converters[world, c].tolist()
+    entry = rules.objects[facts[cols.OBJECT]]
+    held = state.converter_items[world, c, : len(rules.item_names)].tolist()
+    return {
+        "inventory": {item: count for item, count in enumerate(held) if count > 0},
+        "is_converting": facts[cols.PHASE] == cols.CONVERTING,
+        "is_cooling_down": facts[cols.PHASE] == cols.COOLING,
+        "conversion_duration": entry["conversion_ticks"],
+        "cooldown_duration": entry["cooldown"],
+        "output_limit": entry["max_output"],
+        "color": entry["color"],
+        "input_resources": {int(item): amount for item, amount in entry["input_resources"].items()},
+        "output_resources": {int(item): amount for item, amount in entry["output_resources"].items()},
+    }
+
+
+def _named(names: StatNames, values: Floats, always: int = 0) -> dict[str, float]:
+    """Values by name; columns that share a name are summed, zeros beyond the first `always` are left out."""
+    sums: dict[str, np.float32] = {}
+    for column, aliases in enumerate(names):
+        if values[column] != 0 or column < always:
+            for name in aliases:
+                sums[name] = sums[name] + values[column] if name in sums else values[column]
+    return {name: float(value) for name, value in sums.items()}

@@ -1,0 +1,417 @@
+"""From a world's config to the numeric tables that the engine reads, and back to names.
+
+`compile_rules` makes the table of one rule set, `stack_rules` the tables of a batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metta.mettagrid.engine import state as cols
+from metta.mettagrid.engine.state import Ints, Rules
+from metta.mettagrid.objects import EMPTY, EMPTY_NAMES
+from metta.mettagrid.resolve import Resolved, resolve, type_names
+from metta.mettagrid.spec import EnvSpec, feature_table
+from metta.mettagrid.world_config import WorldConfig
+
+StatNames = tuple[tuple[str, ...], ...]
+"""Statistic names by column; a column may count under several names, and several columns under one."""
+
+_DIRECTIONS = ("up", "down", "left", "right")
+_NO_CAP = np.float32(np.inf)
+_INVALID = re.compile(r"action\.invalid_(type|arg)\.(0|-?[1-9]\d*)\.(0|-?[1-9]\d*)")
+_MAX_ARGS = {"attack": 8, "change_color": 3, "move": 1, "rotate": 3}
+_NO_SLOT = -1
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """One rule set, compiled.
+
+    Attributes:
+        config: what it was compiled from.
+        resolved: the config with names looked up; see `metta.mettagrid.resolve`.
+        spec: what an agent may know of such a world.
+        tables: the engine's tables, without the leading rule index; see `engine.state.Rules`. `window` holds row
+            and column offsets here, as the width of the grid is the batch's.
+        cell_names: cell name by code; code 0 is empty, then groups, then objects.
+        cell_codes: code by cell name, names of the empty cell included.
+        agent_stats: for every group row, the statistic names by column.
+        converter_stats: for every object row, the statistic names by column.
+        game_stats: statistic name by column.
+    """
+
+    config: WorldConfig
+    resolved: Resolved
+    spec: EnvSpec
+    tables: dict[str, Any]
+    cell_names: tuple[str, ...]
+    cell_codes: dict[str, int]
+    agent_stats: tuple[StatNames, ...]
+    converter_stats: tuple[StatNames, ...]
+    game_stats: StatNames
+
+    @property
+    def num_agents(self) -> int:
+        """Agents that every map of this rule set holds."""
+        return int(self.resolved["num_agents"])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens per observation."""
+        return int(self.resolved["num_observation_tokens"])
+
+    @property
+    def item_names(self) -> list[str]:
+        """Items by id."""
+        return list(self.resolved["inventory_item_names"])
+
+    @property
+    def group_names(self) -> list[str]:
+        """Group names by row of the group tables."""
+        return [entry["group_name"] for entry in self.resolved["objects"].values() if entry["kind"] == "Agent"]
+
+    @property
+    def objects(self) -> list[Resolved]:
+        """Walls and converters by row of the object tables."""
+        return [entry for entry in self.resolved["objects"].values() if entry["kind"] != "Agent"]
+
+    @property
+    def margin(self) -> int:
+        """Cells that a window reaches beyond its observer."""
+        return max(self.spec.obs_height, self.spec.obs_width) // 2
+
+    @property
+    def look_length(self) -> int:
+        """Most tokens that one thing can show."""
+        items = len(self.item_names)
+        return max(6 + items, 3 + items * (3 if self.resolved["recipe_details_obs"] else 1))
+
+
+def compile_rules(config: WorldConfig) -> RuleTable:
+    """Compile the rules of a world.
+
+    Raises:
+        ValueError: the config contradicts itself or leaves the engine's ranges; one sentence.
+    """
+    resolved = resolve(config)
+    entries = resolved["objects"]
+    groups = [entry for entry in entries.values() if entry["kind"] == "Agent"]
+    objects = [entry for entry in entries.values() if entry["kind"] != "Agent"]
+    items = resolved["inventory_item_names"]
+    actions = resolved["actions"]
+    tracked = _tracked_invalid(groups)
+    starts = _stat_starts(len(actions), len(items), len(groups), len(objects))
+    cell_names = (EMPTY, *(f"agent.{g['group_name']}" for g in groups), *(o["type_name"] for o in objects))
+    agent_stats = tuple(_agent_stats(resolved, groups, objects, row, starts, tracked) for row in range(len(groups)))
+    max_args = [_max_arg(_kind(name, entry), entry) for name, entry in actions.items()]
+    spec = EnvSpec(
+        action_names=tuple(actions),
+        max_action_args=tuple(max_args),
+        features=feature_table(tuple(items), resolved["recipe_details_obs"]),
+        obs_height=resolved["obs_height"],
+        obs_width=resolved["obs_width"],
+        num_tokens=resolved["num_observation_tokens"],
+        object_type_names=tuple(type_names(entries)),
+        item_names=tuple(items),
+    )
+    tables: dict[str, Any] = {
+        "window": window_table(resolved["obs_height"], resolved["obs_width"]),
+        "tracked": np.array(tracked, np.int32).reshape(-1, 3),
+        "reals": np.array(_reals(config), np.float32),
+        **_action_tables(actions, max_args, objects, len(items)),
+        **_group_tables(groups, agent_stats, len(items)),
+        **_object_tables(objects, len(items)),
+    }
+    tables["scalars"] = _scalars(config, resolved, tables, starts)
+    return RuleTable(
+        config=config,
+        resolved=resolved,
+        spec=spec,
+        tables=tables,
+        cell_names=cell_names,
+        cell_codes={name: code for code, name in enumerate(cell_names) if name not in EMPTY_NAMES}
+        | dict.fromkeys(EMPTY_NAMES, 0),
+        agent_stats=agent_stats,
+        converter_stats=tuple(_converter_stats(entry, items) for entry in objects),
+        game_stats=(("tokens_written",), ("tokens_dropped",), ("tokens_free_space",))
+        + tuple((f"objects.{entry['type_name']}",) for entry in objects),
+    )
+
+
+def stack_rules(rules: Sequence[RuleTable], stride: int) -> Rules:
+    """Tables of several rule sets in one, smaller ones padded; `stride` is the columns of the grid."""
+    stacked: dict[str, Any] = {}
+    for name in Rules._fields:
+        tables = [rule.tables[name] for rule in rules]
+        if name == "window":
+            tables = [np.stack([t[:, 0] * stride + t[:, 1], t[:, 2]], axis=1).astype(np.int32) for t in tables]
+        shape = [max(max(t.shape[axis] for t in tables), 1) for axis in range(tables[0].ndim)]
+        stack = np.zeros((len(tables), *shape), tables[0].dtype)
+        for row, table in enumerate(tables):
+            stack[(row, *(slice(size) for size in table.shape))] = table
+        stacked[name] = stack
+    stacked["stat_slots"] = _pad_slots(rules, stacked["stat_slots"])
+    return Rules(**stacked)
+
+
+def window_table(height: int, width: int) -> Ints:
+    """Row offset, column offset and location byte of every window cell, in the order of observations.
+
+    Cells come by distance in steps, then by row, then left before right.
+    """
+    cells: list[tuple[int, int, int]] = []
+    for distance in range(height // 2 + width // 2 + 1):
+        for row in range(-distance, distance + 1):
+            side = distance - abs(row)
+            for col in (-side, side) if side else (0,):
+                if abs(row) <= height // 2 and abs(col) <= width // 2:
+                    cells.append((row, col, 16 * (row + height // 2) + col + width // 2))
+    return np.array(cells, np.int32)
+
+
+def _kind(name: str, entry: Mapping[str, Any]) -> str:
+    return str(entry.get("does", name))
+
+
+def _max_arg(kind: str, entry: Mapping[str, Any]) -> int:
+    if kind == "change_glyph":
+        return max(int(entry["number_of_glyphs"]) - 1, 0)
+    if kind == "rotate" and "delta" in entry:
+        return 0
+    return _MAX_ARGS.get(kind, 0)
+
+
+def _reals(config: WorldConfig) -> tuple[float, float, float]:
+    rule = config.diversity
+    return (config.step_reward, rule.similarity_coef if rule else 0, rule.diversity_coef if rule else 0)
+
+
+def _stat_starts(actions: int, items: int, groups: int, objects: int) -> dict[str, int]:
+    """Where each family of agent statistics begins."""
+    sizes = {
+        "items": 4 * items,
+        "blocked": groups,
+        "hit": groups,
+        "hit_by": groups,
+        "stolen": groups * items,
+        "swapped": 1 + objects,
+        "tracked": 0,
+    }
+    starts = {}
+    column = cols.STAT_ACTIONS + 2 * actions
+    for family, size in sizes.items():
+        starts[family] = column
+        column += size
+    return starts
+
+
+def _agent_stats(
+    resolved: Resolved,
+    groups: Sequence[Resolved],
+    objects: Sequence[Resolved],
+    row: int,
+    starts: Mapping[str, int],
+    tracked: Sequence[tuple[int, int, int]],
+) -> StatNames:
+    own = groups[row]["group_name"]
+    names = [group["group_name"] for group in groups]
+    items = resolved["inventory_item_names"]
+    table: list[tuple[str, ...]] = [
+        ("action.invalid_type",),
+        ("action.invalid_arg",),
+        ("action.failure_penalty",),
+        ("status.frozen.ticks", f"status.frozen.ticks.{own}"),
+        *((f"movement.direction.{direction}",) for direction in _DIRECTIONS),
+        *((f"movement.rotation.to_{direction}",) for direction in _DIRECTIONS),
+        ("movement.sequential_rotations",),
+        (f"action.attack.{own}.friendly_fire",),
+        (f"action.attack.{own}.wasted_on_frozen",),
+    ]
+    for action in resolved["actions"]:
+        table += [(f"action.{action}.success",), (f"action.{action}.failed",)]
+    for item in items:
+        table += [(f"{item}.{change}",) for change in ("gained", "lost", "get", "put")]
+    table += [(f"action.attack.{own}.blocked_by.{other}",) for other in names]
+    table += [(f"action.attack.{own}.hit.{other}",) for other in names]
+    table += [(f"action.attack.{own}.hit_by.{other}",) for other in names]
+    table += [(f"action.attack.{own}.steals.{item}.from.{other}",) for other in names for item in items]
+    table += [("action.swap.agent",), *((f"action.swap.{entry['type_name']}",) for entry in objects)]
+    assert len(table) == starts["tracked"], "the families of agent statistics are out of step"
+    table += [(invalid_name(wrong, action, arg),) for wrong, action, arg in tracked]
+    return tuple(table)
+
+
+def invalid_name(wrong: int, action: int, arg: int) -> str:
+    """Statistic name of one particular invalid action."""
+    return f"action.invalid_{'arg' if wrong else 'type'}.{action}.{arg}"
+
+
+def _converter_stats(entry: Resolved, items: Sequence[str]) -> StatNames:
+    table: list[tuple[str, ...]] = [
+        ("conversions.started",),
+        ("conversions.completed",),
+        ("conversions.permanent_stop",),
+        ("blocked.output_full",),
+        ("blocked.insufficient_input",),
+        ("cooldown.started",),
+        ("cooldown.completed",),
+        (f"{entry['type_name']}.produced",),
+        ("[unknown -- stats tracker not initialized].consumed",),
+    ]
+    for item in items:
+        table += [(f"{item}.{change}",) for change in ("added", "removed", "consumed", "produced")]
+    return tuple(table)
+
+
+def _tracked_invalid(groups: Sequence[Resolved]) -> list[tuple[int, int, int]]:
+    """The particular invalid actions that some group's rewards name."""
+    found = set()
+    for name in (name for group in groups for name in group["stat_rewards"]):
+        match = _INVALID.fullmatch(name)
+        if match:
+            action, arg = int(match[2]), int(match[3])
+            if all(-(2**31) <= value < 2**31 for value in (action, arg)):
+                found.add((int(match[1] == "arg"), action, arg))
+    return sorted(found)
+
+
+def _action_tables(
+    actions: Mapping[str, Resolved], max_args: Sequence[int], objects: Sequence[Resolved], items: int
+) -> dict[str, Any]:
+    table = np.zeros((len(actions), cols.ACTION_COLUMNS), np.int32)
+    amounts = np.full((len(actions), 3, items), -1, np.int32)
+    object_rows = {entry["type_name"]: row for row, entry in enumerate(objects)}
+    for row, (name, entry) in enumerate(actions.items()):
+        kind = _kind(name, entry)
+        required, consumed = entry["required_resources"], dict(entry["consumed_resources"])
+        for item in required:
+            consumed.setdefault(item, 0)
+        for side, resources in enumerate((required, consumed, entry.get("defense_resources", {}))):
+            for item, amount in resources.items():
+                amounts[row, side, int(item)] = amount
+        table[row, cols.KIND] = cols.ACTION_KINDS.index(kind)
+        table[row, cols.MAX_ARG] = max_args[row]
+        table[row, cols.PRIORITY] = kind == "attack"
+        table[row, cols.NEEDS_ITEMS] = bool(required or consumed)
+        table[row, cols.HAS_DEFENSE] = bool(entry.get("defense_resources"))
+        table[row, cols.TURN] = entry.get("delta", cols.NO_TURN)
+        table[row, cols.ONLY_ITEM] = entry.get("item", -1)
+        table[row, cols.ONLY_OBJECT] = object_rows[entry["use"]] if "use" in entry else -1
+    return {"actions": table, "action_items": amounts}
+
+
+def _group_tables(groups: Sequence[Resolved], agent_stats: Sequence[StatNames], items: int) -> dict[str, Any]:
+    table = np.zeros((len(groups), cols.LIMITS + items), np.int32)
+    reals = np.zeros((len(groups), 2), np.float32)
+    item_rewards = np.zeros((len(groups), items, 2), np.float32)
+    item_rewards[:, :, cols.CAP] = _NO_CAP
+    stat_rewards = [list(_stat_rewards(group, names)) for group, names in zip(groups, agent_stats, strict=True)]
+    most = max(len(rewards) for rewards in stat_rewards)
+    widest = max((len(slots) for rewards in stat_rewards for slots, _, _ in rewards), default=0)
+    slots = np.full((len(groups), most, widest), _NO_SLOT, np.int32)
+    rates = np.zeros((len(groups), most, 2), np.float32)
+    for row, group in enumerate(groups):
+        for item, rate in group["resource_rewards"].items():
+            item_rewards[row, int(item)] = rate, group["resource_reward_max"].get(item, _NO_CAP)
+        for i, (columns, rate, cap) in enumerate(stat_rewards[row]):
+            slots[row, i, : len(columns)] = columns
+            rates[row, i] = rate, cap
+        table[row, cols.GROUP_ID] = group["group_id"]
+        table[row, cols.FREEZE] = group["freeze_duration"]
+        table[row, cols.RESOURCE_BYTE] = sum(
+            1 << (7 - item) for item in range(min(8, items)) if item_rewards[row, item, cols.RATE] > 0
+        )
+        table[row, cols.NUM_STAT_REWARDS] = len(stat_rewards[row])
+        table[row, cols.LIMITS :] = list(group["resource_limits"].values())
+        reals[row] = group["action_failure_penalty"], group["share"]
+    return {
+        "groups": table,
+        "group_reals": reals,
+        "item_rewards": item_rewards,
+        "stat_slots": slots,
+        "stat_rates": rates,
+    }
+
+
+def _stat_rewards(group: Resolved, names: StatNames) -> Iterator[tuple[list[int], float, float]]:
+    """Columns, rate and cap of every statistic that the group is rewarded for and that can occur."""
+    for name in sorted(group["stat_rewards"]):
+        columns = [column for column, aliases in enumerate(names) if name in aliases]
+        if columns:
+            yield columns, group["stat_rewards"][name], group["stat_reward_max"].get(name, _NO_CAP)
+
+
+def _object_tables(objects: Sequence[Resolved], items: int) -> dict[str, Any]:
+    table = np.zeros((len(objects), cols.OBJECT_COLUMNS), np.int32)
+    recipes = np.zeros((len(objects), items, 2), np.int32)
+    for row, entry in enumerate(objects):
+        table[row, cols.TYPE_ID] = entry["type_id"]
+        if entry["kind"] == "Wall":
+            table[row, cols.SWAPPABLE] = entry["swappable"]
+            continue
+        table[row, cols.IS_CONVERTER] = 1
+        table[row, cols.MAX_OUTPUT] = entry["max_output"]
+        table[row, cols.MAX_CONVERSIONS] = entry["max_conversions"]
+        table[row, cols.TICKS] = entry["conversion_ticks"]
+        table[row, cols.COOLDOWN] = entry["cooldown"]
+        table[row, cols.INITIAL] = entry["initial_resource_count"]
+        table[row, cols.OBJECT_COLOR] = entry["color"]
+        for side, resources in ((cols.INPUT, entry["input_resources"]), (cols.OUTPUT, entry["output_resources"])):
+            for item, amount in resources.items():
+                recipes[row, int(item), side] = amount
+    return {"objects": table, "recipes": recipes}
+
+
+def _scalars(config: WorldConfig, resolved: Resolved, tables: Mapping[str, Any], starts: Mapping[str, int]) -> Ints:
+    shown = resolved["global_obs"]
+    values = {
+        cols.S_NUM_AGENTS: resolved["num_agents"],
+        cols.S_MAX_STEPS: resolved["max_steps"],
+        cols.S_TRUNCATES: resolved["episode_truncates"],
+        cols.S_LIFETIME: config.lifetime,
+        cols.S_NUM_ACTIONS: len(tables["actions"]),
+        cols.S_TOP_PRIORITY: tables["actions"][:, cols.PRIORITY].max(initial=0),
+        cols.S_NUM_ITEMS: len(resolved["inventory_item_names"]),
+        cols.S_NUM_TOKENS: resolved["num_observation_tokens"],
+        cols.S_NUM_CELLS: len(tables["window"]),
+        cols.S_CENTER: tables["window"][0, 2],
+        cols.S_SHOW_COMPLETION: shown["episode_completion_pct"],
+        cols.S_SHOW_ACTION: shown["last_action"],
+        cols.S_SHOW_REWARD: shown["last_reward"],
+        cols.S_SHOW_RESOURCES: shown["resource_rewards"],
+        cols.S_RECIPES: resolved["recipe_details_obs"],
+        cols.S_METRICS: resolved["track_movement_metrics"],
+        cols.S_NUM_GROUPS: len(tables["groups"]),
+        cols.S_NUM_GROUP_IDS: tables["groups"][:, cols.GROUP_ID].max() + 1,
+        cols.S_DIVERSITY: config.diversity is not None,
+        cols.S_NUM_OBJECTS: len(tables["objects"]),
+        cols.S_NUM_TRACKED: len(tables["tracked"]),
+        cols.S_STAT_ITEMS: starts["items"],
+        cols.S_STAT_BLOCKED: starts["blocked"],
+        cols.S_STAT_HIT: starts["hit"],
+        cols.S_STAT_HIT_BY: starts["hit_by"],
+        cols.S_STAT_STOLEN: starts["stolen"],
+        cols.S_STAT_SWAPPED: starts["swapped"],
+        cols.S_STAT_TRACKED: starts["tracked"],
+    }
+    scalars = np.zeros(cols.SCALARS, np.int32)
+    for column, value in values.items():
+        scalars[column] = value
+    return scalars
+
+
+def _pad_slots(rules: Sequence[RuleTable], stacked: Ints) -> Ints:
+    """Mark the padding of the statistic columns as none."""
+    padded = np.full_like(stacked, _NO_SLOT)
+    for row, rule in enumerate(rules):
+        table = rule.tables["stat_slots"]
+        padded[(row, *(slice(size) for size in table.shape))] = table
+    return padded
+
+

@@ -1,0 +1,249 @@
+"""Every field of `AgentModelConfig` does something: one demonstration for each, and none may be missing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from agent_cases import make_agent, observation, random_segments, token
+from pydantic import ValidationError
+
+from metta.agent.config import OBSERVATION_TYPES, AgentModelConfig
+from metta.agent.metta_agent import MettaAgent
+
+
+def values(agent: MettaAgent, *tokens: list[int]) -> torch.Tensor:
+    return agent.value(observation(*tokens), agent.initial_state(1))
+
+
+def sees(agent: MettaAgent, feature: str) -> bool:
+    """Whether the output depends on a feature."""
+    wall = token(5, 5, "type_id", 1), token(5, 5, "converting", 1), token(5, 5, "inv:heart", 2)
+    wall += token(5, 5, "agent:frozen", 1), token(5, 5, "input:heart", 1)
+    with_it = [values(agent, *wall, token(5, 5, feature, value)) for value in (1, 3)]
+    return not torch.equal(*with_it)
+
+
+def gradients(agent: MettaAgent, end_only: bool = False) -> dict[str, torch.Tensor]:
+    obs, dones, actions = random_segments(agent, np.random.default_rng(0), 4, 8, 0.0)
+    judged = agent.evaluate(obs, agent.initial_state(4), dones, actions)
+    (judged.values[:, -1].sum() if end_only else judged.values.sum() + judged.logprobs.sum()).backward()
+    return {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
+
+
+def hidden_dim() -> None:
+    assert make_agent(hidden_dim=7).initial_state(2).h.shape == (1, 2, 7)
+
+
+def lstm_layers() -> None:
+    agent = make_agent(lstm_layers=3)
+    state = agent.act(observation(token(5, 5, "type_id", 1)), agent.initial_state(1)).state
+    assert state.h.shape[0] == 3
+    assert len({tuple(layer.flatten().tolist()) for layer in state.h}) == 3
+
+
+def mlp_layers() -> None:
+    for layers in (1, 2, 4):
+        names = {n for n, _ in make_agent(mlp_layers=layers).named_parameters()}
+        assert f"action_head.layers.{layers - 1}.weight" in names
+        assert f"value_head.layers.{layers - 1}.weight" in names
+        assert f"value_head.layers.{layers}.weight" not in names
+
+
+def backbone() -> None:
+    """Only a convolution has the same response to the same thing three cells further on."""
+    here, there = token(5, 5, "type_id", 1), token(5, 8, "type_id", 1)
+    for name, shifted in (("cnn", True), ("mlp", False)):
+        layer = make_agent(backbone=name).encoder.tokens
+        a, b = layer(observation(here)), layer(observation(there))
+        if shifted:
+            assert torch.equal(a[0, 4], b[0, 5])
+        assert not torch.equal(a, b)
+    assert make_agent(backbone="mlp").encoder.tokens.window.num_positions == 1
+
+
+def bptt_horizon() -> None:
+    short, long = (gradients(make_agent(bptt_horizon=h), end_only=True) for h in (2, 8))
+    assert any(not torch.allclose(short[name], long[name]) for name in long)
+    obs, dones, actions = random_segments(make_agent(), np.random.default_rng(0), 4, 8)
+    outputs = []
+    for horizon in (2, 8):
+        agent = make_agent(bptt_horizon=horizon)
+        outputs.append(agent.evaluate(obs, agent.initial_state(4), dones, actions).values)
+    assert torch.equal(*outputs)
+
+
+def forward_lstm() -> None:
+    for recurrent in (True, False):
+        agent = make_agent(forward_lstm=recurrent)
+        obs = observation(token(5, 5, "type_id", 1))
+        first = agent.act(obs, agent.initial_state(1))
+        second = agent.act(obs, first.state)
+        assert torch.equal(first.values, second.values) != recurrent
+
+
+def clip_range() -> None:
+    free, clipped = gradients(make_agent()), gradients(make_agent(clip_range=0.01))
+    assert max(g.abs().max().item() for g in free.values()) > 0.1
+    for name, gradient in free.items():
+        torch.testing.assert_close(clipped[name], gradient.clamp(-0.01, 0.01))
+
+
+def use_prev_action() -> None:
+    for use in (True, False):
+        agent = make_agent(use_prev_action=use)
+        assert sees(agent, "last_action") == sees(agent, "last_action_arg") == use
+        assert sees(agent, "last_reward")
+        assert sees(agent, "type_id")
+
+
+def use_prev_reward() -> None:
+    for use in (True, False):
+        agent = make_agent(use_prev_reward=use)
+        assert sees(agent, "last_reward") == use
+        assert sees(agent, "last_action")
+
+
+def observation_types() -> None:
+    examples = {
+        "global": "episode_completion_pct",
+        "agent": "agent:orientation",
+        "object": "type_id",
+        "inventory": "inv:ore_red",
+        "recipe": "output:heart",
+    }
+    assert set(examples) == set(OBSERVATION_TYPES)
+    everything = make_agent()
+    for hidden, feature in examples.items():
+        agent = make_agent(observation_types=[kind for kind in OBSERVATION_TYPES if kind != hidden])
+        for kind, other in examples.items():
+            assert sees(everything, other)
+            assert sees(agent, other) == (kind != hidden), (hidden, feature, other)
+
+
+def dtypes_fp16() -> None:
+    tokens = [token(5, c, "type_id", 1) for c in range(11)]
+    single, half = (make_agent(dtypes_fp16=flag, hidden_dim=64) for flag in (False, True))
+    a, b = values(single, *tokens), values(half, *tokens)
+    assert a.dtype == b.dtype == torch.float32
+    assert a != b
+    assert torch.allclose(a, b, atol=0.1)
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    taken: list[torch.dtype] = []
+    half.encoder.project.register_forward_hook(lambda module, inputs, output: taken.append(output.dtype))
+    single.encoder.project.register_forward_hook(lambda module, inputs, output: taken.append(output.dtype))
+    values(half, *tokens)
+    values(single, *tokens)
+    assert taken == [torch.bfloat16, torch.float32]
+
+
+def obs_scale() -> None:
+    wall = token(5, 5, "inv:heart", 7)
+    with torch.no_grad():
+        layers = [make_agent(obs_scale=scale).encoder.tokens for scale in (1, 3)]
+        for layer in layers:
+            layer.bias.fill_(100.0)
+        once, thrice = (layer(observation(wall)) - 100.0 for layer in layers)
+    torch.testing.assert_close(thrice, 3 * once, atol=1e-4, rtol=1e-4)
+    assert once.abs().max() > 0
+
+
+def obs_process_func() -> None:
+    here, there = token(1, 1, "type_id", 1), token(9, 8, "type_id", 1)
+    for function, knows in (("flatten_obs_dict", True), ("pool_obs_dict", False)):
+        agent = make_agent(backbone="mlp", obs_process_func=function)
+        assert (values(agent, here) != values(agent, there)) == knows
+        # Three cells on, the convolution's positions see the same thing, and pooled it is the same mean.
+        agent = make_agent(backbone="cnn", obs_process_func=function)
+        a, b = values(agent, token(5, 4, "type_id", 1)), values(agent, token(5, 7, "type_id", 1))
+        assert torch.allclose(a, b, atol=1e-6) != knows
+
+
+def analyze_weights_interval() -> None:
+    agent = make_agent(analyze_weights_interval=3)
+    assert [bool(agent.after_update(i)) for i in range(1, 7)] == [False, False, True, False, False, True]
+    assert "weights/norm" in agent.after_update(9)
+    silent = make_agent(analyze_weights_interval=0)
+    assert not any(silent.after_update(i) for i in range(1, 7))
+
+
+def l2_init_weight_update_interval() -> None:
+    for interval, expected in ((0, [True] * 4), (2, [True, False, False, False])):
+        agent = make_agent(l2_init_weight_update_interval=interval)
+        agent.update_reference()
+        with torch.no_grad():
+            agent.value_head.layers[0].weight.add_(1.0)  # type: ignore[operator, union-attr]
+        distances = []
+        for i in range(1, 5):
+            agent.after_update(i)
+            distances.append(agent.l2_init_loss().item() > 0)
+        assert distances == expected
+
+
+DEMONSTRATIONS: dict[str, Callable[[], None]] = {
+    demonstration.__name__: demonstration
+    for demonstration in (
+        hidden_dim,
+        lstm_layers,
+        mlp_layers,
+        backbone,
+        bptt_horizon,
+        forward_lstm,
+        clip_range,
+        use_prev_action,
+        use_prev_reward,
+        observation_types,
+        dtypes_fp16,
+        obs_scale,
+        obs_process_func,
+        analyze_weights_interval,
+        l2_init_weight_update_interval,
+    )
+}
+
+
+@pytest.mark.parametrize("field", list(AgentModelConfig.model_fields))
+def test_every_field_changes_something(field: str) -> None:
+    assert field in DEMONSTRATIONS, f"show what {field} does: add a demonstration to this file"
+    DEMONSTRATIONS[field]()
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert AgentModelConfig().model_dump() == {
+        "hidden_dim": 1024,
+        "lstm_layers": 1,
+        "mlp_layers": 2,
+        "backbone": "cnn",
+        "bptt_horizon": 8,
+        "forward_lstm": True,
+        "clip_range": 0.0,
+        "use_prev_action": True,
+        "use_prev_reward": True,
+        "observation_types": ["global", "agent", "object", "inventory", "recipe"],
+        "dtypes_fp16": False,
+        "obs_scale": 1,
+        "obs_process_func": "flatten_obs_dict",
+        "analyze_weights_interval": 300,
+        "l2_init_weight_update_interval": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"observation_types": ["objects"]},
+            "contains 'objects', which is not a family .* global, agent, object",
+        ),
+        ({"observation_types": []}, "observation_types is empty"),
+        ({"forward_lstm": False, "lstm_layers": 2}, "lstm_layers is 2 but forward_lstm is False"),
+        ({"backbone": "transformer"}, "'cnn' or 'mlp'"),
+        ({"hidden_dim": 0}, "hidden_dim"),
+        ({"hiden_dim": 8}, "hiden_dim"),
+        ({"clip_range": -1.0}, "clip_range"),
+    ],
+)
+def test_bad_values_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AgentModelConfig.model_validate(settings)
