@@ -17,38 +17,17 @@ import torch
 import typer
 from rich.console import Console
 
-from metta.api import (
-    AgentModelConfig,
-    CheckpointConfig,
-    ExperienceConfig,
-    OptimizerConfig,
-    PPOConfig,
-    VecEnv,
-    compute_advantages,
-    load_checkpoint,
-    make_agent,
-    make_curriculum,
-    make_experience_manager,
-    make_lr_scheduler,
-    make_optimizer,
-    record_replay,
-    rollout,
-    run_episodes,
-    save_checkpoint,
-    summarize,
-    train_ppo,
-    write_learning_curve,
-)
+from metta import api
 from metta.common.files import atomic_write_json
 from metta.common.interrupt import stop_on_interrupt
 from metta.interface.console import TrainingDisplay, duration
 
 NUM_WORLDS = 64
-AGENT = AgentModelConfig(hidden_dim=128, bptt_horizon=16)
-EXPERIENCE = ExperienceConfig(batch_size=16384, minibatch_size=4096, bptt_horizon=32, update_epochs=2)
-PPO = PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_clip_coef=0.2)
-OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
-CHECKPOINT = CheckpointConfig(checkpoint_interval=60)
+AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
+EXPERIENCE = api.ExperienceConfig(batch_size=16384, minibatch_size=4096, bptt_horizon=32, update_epochs=2)
+PPO = api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_clip_coef=0.2)
+OPTIMIZER = api.OptimizerConfig(learning_rate=1e-3)
+CHECKPOINT = api.CheckpointConfig(checkpoint_interval=60)
 EVAL_EPISODES = 128
 
 
@@ -67,13 +46,13 @@ def main(
     torch.manual_seed(seed)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
-    worlds = VecEnv(make_curriculum(env), NUM_WORLDS, seed=seed)
-    agent = make_agent(worlds.single_observation_space, worlds.single_action_space, [], where, AGENT)
-    optimizer = make_optimizer(agent, OPTIMIZER)
-    scheduler = make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
-    experience = make_experience_manager(worlds, agent, EXPERIENCE, seed=seed)
+    worlds = api.VecEnv(api.make_curriculum(env), NUM_WORLDS, seed=seed)
+    agent = api.make_agent(worlds.single_observation_space, worlds.single_action_space, [], where, AGENT)
+    optimizer = api.make_optimizer(agent, OPTIMIZER)
+    scheduler = api.make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
+    experience = api.make_experience_manager(worlds, agent, EXPERIENCE, seed=seed)
 
-    agent_step, epoch, policy = load_checkpoint(
+    agent_step, epoch, policy = api.load_checkpoint(
         checkpoint_dir=checkpoints,
         agent=agent,
         optimizer=optimizer,
@@ -81,18 +60,20 @@ def main(
         experience=experience,
     )
     if policy is None:
-        console.print(f"[bold]{env}[/]: {NUM_WORLDS} worlds of {worlds.agents_per_world} agents on {where}, in {home}")
-        before = summarize(run_episodes(agent, worlds, EVAL_EPISODES))
-        console.print(f"score before training: [bold]{before}[/] over {EVAL_EPISODES} episodes")
-        progress = {"before": [before.mean_reward, before.half_interval], "history": []}
+        console.print(
+            f"[bold]{env}[/]: {NUM_WORLDS} worlds of {worlds.agents_per_world} agents on {where}, in {home}"
+        )
+        untrained = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
+        console.print(f"score before training: [bold]{untrained}[/] over {EVAL_EPISODES} episodes")
+        before, history = [untrained.mean_reward, untrained.half_interval], []
     else:
-        progress = load_checkpoint(agent, policy)["progress"]
+        saved = api.load_checkpoint(agent, policy)
+        before, history = saved["before"], saved["history"]
         console.print(f"going on with {home} at {agent_step:,} steps")
-    history = progress["history"]
     seconds_before = history[-1]["seconds"] if history else 0.0
 
     def save(force: bool) -> None:
-        save_checkpoint(
+        api.save_checkpoint(
             agent=agent,
             epoch=epoch,
             agent_step=agent_step,
@@ -101,60 +82,70 @@ def main(
             checkpoint_path=checkpoints,
             checkpoint_interval=CHECKPOINT.checkpoint_interval,
             force=force,
-            metadata={"progress": progress},
+            metadata={"before": before, "history": history},
             lr_scheduler=scheduler,
             experience=experience,
         )
 
     start = perf_counter()
     with stop_on_interrupt() as stop, TrainingDisplay(f"{env} · {home.name}", steps, agent_step) as display:
+        save(force=True)
         while agent_step < steps and not stop:
-            batch = rollout(experience, agent)
-            compute_advantages(experience, PPO.gamma, PPO.gae_lambda)
-            losses = train_ppo(agent, optimizer, experience, PPO, EXPERIENCE.update_epochs)
+            batch = api.rollout(experience, agent)
+            api.compute_advantages(experience, PPO.gamma, PPO.gae_lambda)
+            losses = api.train_ppo(agent, optimizer, experience, PPO, EXPERIENCE.update_epochs)
             if scheduler is not None:
                 scheduler.step()
             agent_step += batch.total_env_steps
             epoch += 1
-            done = summarize(batch.episodes) if batch.episodes else None
-            score = None if done is None else done.mean_reward
-            history.append({"steps": agent_step, "seconds": seconds_before + perf_counter() - start, "score": score})
-            shown = {} if done is None else {"score": f"{done.mean_reward:.2f}"}
-            for item in () if done is None else worlds.spec.item_names:
-                shown[f"{item} taken"] = f"{done.stats.get(f'{item}.get', 0):.2f}"
-            shown |= {"entropy": f"{losses['entropy']:.2f}", "explained": f"{losses['explained_variance']:.0%}"}
+            seconds = seconds_before + perf_counter() - start
+            shown = {
+                "entropy": f"{losses['entropy']:.2f}",
+                "explained": f"{losses['explained_variance']:.0%}",
+            }
+            score = None
+            if batch.episodes:
+                done = api.summarize(batch.episodes)
+                score = done.mean_reward
+                taken = {item: f"{done.stats.get(f'{item}.get', 0):.2f}" for item in worlds.spec.item_names}
+                shown = {"score": f"{score:.2f}", **taken, **shown}
+            history.append({"steps": agent_step, "seconds": seconds, "score": score})
             display.update(agent_step, score, shown)
             save(force=False)
 
     save(force=True)
     if agent_step < steps:
         console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
-        console.print(f"  python run.py --run {home.name} --steps {steps} --seed {seed} --env {env} --folder {folder}")
+        console.print(
+            f"  python run.py --run {home.name} --steps {steps} --seed {seed} --env {env} --folder {folder}"
+        )
         raise typer.Exit(130)
 
-    after = summarize(run_episodes(agent, worlds, EVAL_EPISODES))
-    page = record_replay(agent, worlds, home / "replay.json.z")
-    curve = write_learning_curve(
-        home / "learning_curve.png",
-        history,
-        before=progress["before"],
-        after=(after.mean_reward, after.half_interval),
-        title=f"{env}, seed {seed}",
-    )
+    after = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
+    result = [after.mean_reward, after.half_interval]
+    seconds = history[-1]["seconds"] if history else 0.0
     summary = {
         "env": env,
-        "steps": agent_step,
         "seed": seed,
-        "seconds": history[-1]["seconds"] if history else 0.0,
-        "before": progress["before"],
-        "after": [after.mean_reward, after.half_interval],
+        "steps": agent_step,
+        "seconds": seconds,
+        "before": before,
+        "after": result,
     }
     atomic_write_json(home / "summary.json", summary)
-    console.print(f"\n[bold]{agent_step:,} steps in {duration(summary['seconds'])}[/] ({EVAL_EPISODES} episodes each):")
-    console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*progress["before"]))
-    console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*summary["after"]))
+    page = api.record_replay(agent, worlds, home / "replay.json.z")
+    curve = api.write_learning_curve(
+        home / "learning_curve.png", history, before=before, after=result, title=f"{env}, seed {seed}"
+    )
+    console.print(
+        f"\n[bold]{agent_step:,} steps in {duration(seconds)}[/]; {EVAL_EPISODES} episodes for each score"
+    )
+    console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*before))
+    console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*result))
     console.print(f"replay        {page}  (open it in a browser)")
-    console.print(f"curve         {curve}\npolicy        {checkpoints}\nsummary       {home / 'summary.json'}")
+    console.print(
+        f"curve         {curve}\npolicy        {checkpoints}\nsummary       {home / 'summary.json'}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ def test_the_readme_shows_code_and_commands() -> None:
 def test_python_block_runs(number: int, tmp_path: Path) -> None:
     script = tmp_path / "block.py"
     script.write_text(blocks("python")[number])
-    done = subprocess.run([sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_every_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    shown = set(re.findall(r"make ([a-z-]+)", " ".join(blocks("sh")) + (ROOT / "CONTRIBUTING.md").read_text()))
+    shown = set(
+        re.findall(r"make ([a-z-]+)", " ".join(blocks("sh")) + (ROOT / "CONTRIBUTING.md").read_text())
+    )
     assert shown
     for target in shown:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
@@ -41,7 +45,9 @@ def test_every_python_command_has_help() -> None:
     commands = re.findall(r"python ((?:-m )?[\w./]+)", " ".join(blocks("sh")))
     assert commands
     for command in commands:
-        done = subprocess.run([sys.executable, *command.split(), "--help"], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *command.split(), "--help"], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
 
 

@@ -352,7 +352,11 @@ def test_configuration_tables_of_training() -> None:
         "wandb_checkpoint_interval": 300,
         "checkpoint_dir": "",
     }
-    assert SimulationConfig().model_dump() == {"evaluate_interval": 300, "replay_interval": 300, "replay_dir": ""}
+    assert SimulationConfig().model_dump() == {
+        "evaluate_interval": 300,
+        "replay_interval": 300,
+        "replay_dir": "",
+    }
 
 
 def test_agent_defaults() -> None:
@@ -382,7 +386,10 @@ def test_training_state_round_trip(tmp_path: Path) -> None:
         epoch=3,
         agent_step=100,
         total_agent_step=200,
-        optimizer_state_dict={"state": {0: {"exp_avg": torch.arange(4.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        optimizer_state_dict={
+            "state": {0: {"exp_avg": torch.arange(4.0)}},
+            "param_groups": [{"lr": 0.1, "params": [0]}],
+        },
         lr_scheduler_state_dict=None,
         policy_path="somewhere",
         stopwatch_state={"seconds": 1.5},
@@ -391,15 +398,23 @@ def test_training_state_round_trip(tmp_path: Path) -> None:
     loaded = TrainingState.load(state.save(str(tmp_path)))
     assert torch.equal(loaded.optimizer_state_dict["state"][0]["exp_avg"], torch.arange(4.0))
     assert loaded.optimizer_state_dict["param_groups"] == [{"lr": 0.1, "params": [0]}]
-    assert (loaded.epoch, loaded.agent_step, loaded.total_agent_step, loaded.policy_path) == (3, 100, 200, "somewhere")
-    assert (loaded.lr_scheduler_state_dict, loaded.stopwatch_state, loaded.extra_args) == (None, {"seconds": 1.5}, {"note": "hello"})
+    assert (loaded.epoch, loaded.agent_step, loaded.total_agent_step, loaded.policy_path) == (
+        3,
+        100,
+        200,
+        "somewhere",
+    )
+    assert (loaded.lr_scheduler_state_dict, loaded.stopwatch_state, loaded.extra_args) == (
+        None,
+        {"seconds": 1.5},
+        {"note": "hello"},
+    )
 
 
 def test_object_type_constants() -> None:
-    names = (
-        "AGENT WALL MINE_RED MINE_BLUE MINE_GREEN GENERATOR_RED GENERATOR_BLUE GENERATOR_GREEN ALTAR ARMORY LASERY LAB "
-        "FACTORY TEMPLE GENERIC_CONVERTER"
-    ).split()
+    colours = ["RED", "BLUE", "GREEN"]
+    names = ["AGENT", "WALL", *(f"MINE_{c}" for c in colours), *(f"GENERATOR_{c}" for c in colours)]
+    names += ["ALTAR", "ARMORY", "LASERY", "LAB", "FACTORY", "TEMPLE", "GENERIC_CONVERTER"]
     assert [getattr(metta.api, f"TYPE_{name}") for name in names] == list(range(15))
 
 

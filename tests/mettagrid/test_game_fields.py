@@ -228,7 +228,8 @@ def test_max_steps_ends_and_lifetime_cuts_off() -> None:
     assert flags == [(False, False), (False, True)] * 2
     env = env_of("@", max_steps=3, episode_lifetime=3)
     batches = [act(env, ("noop", 0)) for _ in range(3)]
-    assert batches[-1].terminals.all() and not batches[-1].truncations.any()  # the task's own end comes first
+    assert batches[-1].terminals.all()
+    assert not batches[-1].truncations.any()  # the task's own end comes first
     env = env_of("@", max_steps=1, episode_truncates=True)
     assert act(env, ("noop", 0)).truncations.all()
 

@@ -76,16 +76,21 @@ class BundleType(types.Type):  # type: ignore[misc]
 
     def __init__(self, name: str, fields: tuple[tuple[str, Array], ...]) -> None:
         self.fields = fields
-        super().__init__(name=f"Bundle({name}, {fields})")
+        super().__init__(name=f"Bundle({name})")
 
-    def place(self, field: str) -> tuple[int, Array] | None:
-        """Where the entry of a field begins in the table, and its kind; None if there is no such field."""
+    @property
+    def key(self) -> Any:
+        """What makes two such types equal."""
+        return self.name, self.fields
+
+    def place(self, field: str) -> tuple[int, Array]:
+        """Where the entry of a field begins in the table, and its kind."""
         at = 0
         for name, kind in self.fields:
             if name == field:
                 return at, kind
             at += 1 + 2 * kind.ndim
-        return None
+        raise AttributeError(f"{self.name} has no field {field}.")
 
 
 def opener(bundle: type[Bundle]) -> Callable[[Any], Bundle]:
@@ -120,8 +125,7 @@ class _BundleAttributes(AttributeTemplate):  # type: ignore[misc]
     key = BundleType
 
     def generic_resolve(self, bundle: BundleType, attribute: str) -> Any:
-        place = bundle.place(attribute)
-        return None if place is None else _array_type(place[1])
+        return _array_type(bundle.place(attribute)[1])
 
 
 def _array_type(kind: Array) -> Any:
@@ -130,10 +134,22 @@ def _array_type(kind: Array) -> Any:
 
 @lower_getattr_generic(BundleType)  # type: ignore[untyped-decorator]
 def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> Any:
+    """Generate a call to the reader of a field; one reader per module keeps what has to be compiled small."""
+    return _generate_inline(context, builder, bundle, table, attribute)
+    name = f"bundle.{bundle.name}.{attribute}"
+    reader = builder.module.globals.get(name)
+    if reader is None:
+        array_type = context.get_value_type(_array_type(bundle.place(attribute)[1]))
+        reader = ir.Function(builder.module, ir.FunctionType(array_type, [table.type]), name)
+        reader.linkage = "internal"
+        reader.attributes.add("alwaysinline")
+        _generate_reader(context, ir.IRBuilder(reader.append_basic_block()), bundle, reader.args[0], attribute)
+    return builder.call(reader, [table])
+
+
+def _generate_reader(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> None:
     """Generate the loads that make an array out of its entry in the table."""
-    place = bundle.place(attribute)
-    assert place is not None
-    at, kind = place
+    at, kind = bundle.place(attribute)
     always = builder.module.add_metadata([])
 
     def entry(offset: int) -> Any:
@@ -141,8 +157,30 @@ def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, 
         load.set_metadata("invariant.load", always)  # nothing writes to the table while a kernel runs
         return load
 
-    array_type = _array_type(kind)
-    array = context.make_array(array_type)(context, builder)
+    array = context.make_array(_array_type(kind))(context, builder)
+    itemsize = context.get_constant(types.intp, np.dtype(kind.dtype).itemsize)
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(entry(0), array.data.type),
+        shape=[entry(1 + axis) for axis in range(kind.ndim)],
+        strides=[entry(1 + kind.ndim + axis) for axis in range(kind.ndim - 1)] + [itemsize],
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    builder.ret(array._getvalue())
+
+
+def _generate_inline(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> None:
+    """Generate the loads that make an array out of its entry in the table."""
+    at, kind = bundle.place(attribute)
+    always = builder.module.add_metadata([])
+
+    def entry(offset: int) -> Any:
+        load = builder.load(cgutils.gep_inbounds(builder, table, at + offset))
+        load.set_metadata("invariant.load", always)  # nothing writes to the table while a kernel runs
+        return load
+
+    array = context.make_array(_array_type(kind))(context, builder)
     itemsize = context.get_constant(types.intp, np.dtype(kind.dtype).itemsize)
     arrayobj.populate_array(
         array,
@@ -153,5 +191,3 @@ def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, 
         meminfo=None,
     )
     return array._getvalue()
-
-

@@ -96,8 +96,9 @@ class World {
     const [col, row] = this.placeOf(this.selected, time);
     const spans = [this.replay.width, this.replay.height];
     [col + 0.5, row + 0.5].forEach((target, axis) => {
-      const fits = spans[axis] * this.cell <= this.size[axis];
-      const aim = fits ? spans[axis] / 2 : target;
+      const half = this.size[axis] / this.cell / 2 - 0.5; // half a cell beyond the map may show
+      const fits = half * 2 >= spans[axis];
+      const aim = fits ? spans[axis] / 2 : clamp(target, half, spans[axis] - half);
       this.center[axis] += (aim - this.center[axis]) * weight;
     });
   }

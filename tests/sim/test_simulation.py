@@ -1,0 +1,125 @@
+"""Evaluation: whole episodes in worlds of their own, the same ones for every policy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metta.agent.config import AgentModelConfig
+from metta.agent.metta_agent import MettaAgent
+from metta.mettagrid.config import ActionConfig, EnvConfig, GameConfig, MapBuilderConfig
+from metta.mettagrid.curriculum.base import MultiTaskCurriculum, Task
+from metta.mettagrid.env import MettaGridEnv
+from metta.mettagrid.replay_format import read_replay
+from metta.mettagrid.vec import EpisodeOutcome, VecEnv
+from metta.sim.replays import record_replay
+from metta.sim.simulation import eval_policy, run_episodes, summarize
+
+SMALL = EnvConfig(
+    game=GameConfig(
+        num_agents=2, width=10, height=10, max_steps=6, num_observation_tokens=40, time_punishment=-0.5
+    ),
+    map_builder=MapBuilderConfig(border_width=1),
+    actions=[ActionConfig(type="noop", key="noop"), ActionConfig(type="rotate", key="rotate")],
+)
+
+
+def agent_for(env: VecEnv | MettaGridEnv) -> MettaAgent:
+    torch.manual_seed(0)
+    spec = env.spec if isinstance(env, VecEnv) else env.vec.spec
+    return MettaAgent(spec, AgentModelConfig(hidden_dim=8))
+
+
+def outcome(returns: list[float], length: int) -> EpisodeOutcome:
+    stats = {"agent": [{"heart.get": value} for value in returns]}
+    return EpisodeOutcome(0, "task", length, np.array(returns, dtype=np.float32), False, stats)
+
+
+def test_summary_by_hand() -> None:
+    result = summarize([outcome([1, 3], 10), outcome([4, 4], 20), outcome([6, 0], 30)])
+    assert result.num_episodes == 3
+    assert result.mean_reward == 3.0  # of 2, 4 and 3
+    assert result.std_reward == pytest.approx(np.std([2, 4, 3]))
+    assert result.half_interval == pytest.approx(1.96 * 1.0 / np.sqrt(3))
+    assert (result.mean_length, result.std_length) == (20, pytest.approx(np.std([10, 20, 30])))
+    assert result.stats == {"heart.get": 3.0}
+    assert str(result) == "3.00 ± 1.13"
+    with pytest.raises(ValueError, match="no episodes"):
+        summarize([])
+
+
+def test_eval_policy_reports_the_documented_numbers() -> None:
+    env = MettaGridEnv(SMALL)
+    result = eval_policy(agent_for(env), env, num_episodes=3)
+    assert result == {"mean_reward": -3.0, "std_reward": 0.0, "mean_length": 6.0, "std_length": 0.0}
+
+
+def test_evaluation_leaves_environment_agent_and_random_streams_alone() -> None:
+    env = VecEnv(SMALL, 3, seed=1)
+    agent = agent_for(env).train()
+    env.step(np.zeros((6, 2), dtype=np.int64))
+    before = (
+        env.observations.copy(),
+        env.starts.copy(),
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),  # noqa: NPY002
+    )
+    run_episodes(agent, env, 5)
+    assert np.array_equal(env.observations, before[0])
+    assert np.array_equal(env.starts, before[1])
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert np.array_equal(np.random.get_state()[1], before[3])  # noqa: NPY002
+    assert agent.training
+
+
+@pytest.mark.parametrize("num_episodes", [1, 7, 64, 70])
+def test_exactly_so_many_episodes_are_played(num_episodes: int) -> None:
+    env = VecEnv(SMALL, 1)
+    outcomes = run_episodes(agent_for(env), env, num_episodes)
+    assert len(outcomes) == num_episodes
+    per_world = np.bincount([o.world for o in outcomes])
+    assert per_world.max() - per_world.min() <= 1
+
+
+def test_short_episodes_do_not_crowd_out_long_ones() -> None:
+    tasks = [
+        Task("short", SMALL.with_overrides(max_steps=2)),
+        Task("long", SMALL.with_overrides(max_steps=50)),
+    ]
+    env = VecEnv(MultiTaskCurriculum(tasks), 1)
+    outcomes = run_episodes(agent_for(env), env, 400)
+    assert (
+        140 < sum(o.task == "long" for o in outcomes) < 260
+    )  # taking the first 400 to finish would give about 60
+
+
+def test_the_same_seed_means_the_same_episodes() -> None:
+    env = VecEnv(EnvConfig(game=GameConfig(num_agents=2, width=12, height=12, max_steps=30)), 1)
+    agent = agent_for(env)
+
+    def scores(seed: int) -> list[list[float]]:
+        return [[*o.returns.tolist(), o.stats["agent"]] for o in run_episodes(agent, env, 4, seed=seed)]
+
+    assert scores(1) == scores(1)
+    assert scores(1) != scores(2)
+
+
+def test_no_episodes_are_refused() -> None:
+    env = VecEnv(SMALL, 1)
+    with pytest.raises(ValueError, match="play at least one"):
+        run_episodes(agent_for(env), env, 0)
+
+
+def test_a_recorded_episode_is_whole(tmp_path: Path) -> None:
+    env = VecEnv(SMALL, 3, seed=2)
+    before = env.observations.copy()
+    page = record_replay(agent_for(env), env, tmp_path / "replay.json.z")
+    assert page == tmp_path / "replay.html"
+    assert "<html" in page.read_text()
+    replay = read_replay(tmp_path / "replay.json.z")
+    assert replay.num_agents == 2
+    assert replay.num_steps == 6
+    totals = [replay.series(agent, "total_reward")[-1] for agent in replay.agents]
+    assert totals == [-3.0, -3.0]
+    assert np.array_equal(env.observations, before)

@@ -1,0 +1,70 @@
+"""run.py, as a person starts it: to the end, interrupted, and going on."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metta.agent.serialize import load_agent
+from metta.mettagrid.replay_format import read_replay
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(folder: Path, steps: int, run: str = "r", *more: str) -> list[str]:
+    options = ["--steps", str(steps), "--run", run, "--folder", str(folder), "--device", "cpu", *more]
+    return [sys.executable, "-W", "error", str(ROOT / "run.py"), *options]
+
+
+def policy(folder: Path, epoch: int, run: str = "r") -> dict[str, torch.Tensor]:
+    agent, _ = load_agent(folder / run / "checkpoints" / f"checkpoint_{epoch:06d}.pt")
+    return agent.state_dict()
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_its_summary_names(tmp_path: Path) -> None:
+    done = subprocess.run(command(tmp_path, 32768), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"score before +-?\d+\.\d\d ± \d+\.\d\d", done.stdout)
+    assert re.search(r"score after +-?\d+\.\d\d ± \d+\.\d\d", done.stdout)
+    home = tmp_path / "r"
+    summary = json.loads((home / "summary.json").read_text())
+    assert summary["steps"] == 32768
+    assert read_replay(home / "replay.json.z").num_steps == 200
+    assert (home / "replay.html").stat().st_size > 10_000
+    assert (home / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert policy(tmp_path, 2)
+    for name in ("replay.html", "learning_curve.png", "checkpoints", "summary.json"):
+        assert name in done.stdout
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    steps = 16384 * 5
+    process = subprocess.Popen(
+        command(tmp_path, steps, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    progress = tmp_path / "cut" / "checkpoints"
+    while process.poll() is None and not progress.exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    stopped = int(re.search(r"Stopped at ([\d,]+) of", out)[1].replace(",", ""))  # type: ignore[index]
+    assert 0 < stopped < steps
+    (line,) = [text.strip() for text in out.splitlines() if text.strip().startswith("python run.py")]
+    again = [sys.executable, *line.split()[1:]]
+    done = subprocess.run([*again, "--device", "cpu"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"at {stopped:,} steps" in done.stdout
+    whole = subprocess.run(command(tmp_path, steps, "whole"), capture_output=True, text=True, timeout=300)
+    assert whole.returncode == 0, whole.stderr
+    mine, theirs = policy(tmp_path, 5, "cut"), policy(tmp_path, 5, "whole")
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
