@@ -50,7 +50,9 @@ CASES = (
 def world_config(agents: int) -> WorldConfig:
     """The arena's rules: a 11 by 11 window, 200 tokens, all actions but the changes of looks."""
 
-    def converter(name: str, inputs: dict[str, int], outputs: dict[str, int], cooldown: int) -> dict[str, Any]:
+    def converter(
+        name: str, inputs: dict[str, int], outputs: dict[str, int], cooldown: int
+    ) -> dict[str, Any]:
         return {
             "type_id": OBJECT_TYPE_IDS[name],
             "input_resources": inputs,
@@ -64,7 +66,11 @@ def world_config(agents: int) -> WorldConfig:
     actions: dict[str, Any] = {
         name: {"enabled": True} for name in ("noop", "move", "rotate", "put_items", "get_items", "swap")
     }
-    actions["attack"] = {"enabled": True, "consumed_resources": {"laser": 1}, "defense_resources": {"armor": 1}}
+    actions["attack"] = {
+        "enabled": True,
+        "consumed_resources": {"laser": 1},
+        "defense_resources": {"armor": 1},
+    }
     return WorldConfig.model_validate(
         {
             "inventory_item_names": list(STANDARD_ITEMS),
@@ -96,16 +102,16 @@ def world_config(agents: int) -> WorldConfig:
 def random_grid(case: Case, rng: np.random.Generator) -> NDArray[np.str_]:
     """A map with a wall around it and everything else at random places."""
     inner = (case.size - 2) ** 2
-    names = [name for name, count in case.things.items() for _ in range(count)] + ["agent.agent"] * case.agents
+    names = [name for name, count in case.things.items() for _ in range(count)] + [
+        "agent.agent"
+    ] * case.agents
     cells = np.array(names + [EMPTY] * (inner - len(names)))
     grid = np.full((case.size, case.size), "wall", cells.dtype)
     grid[1:-1, 1:-1] = rng.permutation(cells).reshape(case.size - 2, case.size - 2)
     return grid
 
 
-def random_actions(
-    rules: RuleTable, rng: np.random.Generator, steps: int, worlds: int
-) -> NDArray[np.int32]:
+def random_actions(rules: RuleTable, rng: np.random.Generator, steps: int, worlds: int) -> NDArray[np.int32]:
     """Legal actions, every legal pair of action and argument alike: int32 `[steps, worlds, agents, 2]`."""
     legal = np.array(rules.spec.legal_actions, np.int32)
     return legal[rng.integers(len(legal), size=(steps, worlds, rules.num_agents))]
@@ -115,7 +121,9 @@ def measure(case: Case, num_worlds: int, num_threads: int, seconds: float) -> di
     """Agent-steps per second of the engine and of a plain fill of its observations."""
     rng = np.random.default_rng(0)
     rules = compile_rules(world_config(case.agents))
-    engine = GridEngine([rules], num_worlds, max_height=case.size, max_width=case.size, num_threads=num_threads)
+    engine = GridEngine(
+        [rules], num_worlds, max_height=case.size, max_width=case.size, num_threads=num_threads
+    )
     engine.reset(range(num_worlds), [random_grid(case, rng) for _ in range(num_worlds)], range(num_worlds))
     actions = random_actions(rules, rng, 64, num_worlds)
     plain = np.zeros_like(engine.observations)
@@ -124,7 +132,9 @@ def measure(case: Case, num_worlds: int, num_threads: int, seconds: float) -> di
         engine.step(actions[step % len(actions)])
     rates, fills = [], []
     for _ in range(STRETCHES):
-        rates.append(agents * _rate(lambda step: engine.step(actions[step % len(actions)]), seconds / STRETCHES))
+        rates.append(
+            agents * _rate(lambda step: engine.step(actions[step % len(actions)]), seconds / STRETCHES)
+        )
         fills.append(agents * _rate(lambda _: plain.fill(255), seconds / STRETCHES / 4))
     return {
         "agent_steps_per_second": statistics.median(rates),

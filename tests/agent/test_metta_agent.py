@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -324,3 +326,9 @@ def test_evaluate_refuses_what_does_not_fit() -> None:
         agent.evaluate(obs, state, dones[:, 1:], actions)
     with pytest.raises(ValueError, match=r"actions is .*\[3, 4\], .* \[3, 4, 2\]"):
         agent.evaluate(obs, state, dones, actions[..., 0])
+
+
+def test_importing_the_agent_loads_no_compiler() -> None:
+    code = "import sys, metta.agent.serialize, metta.agent.metta_agent; print('numba' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"

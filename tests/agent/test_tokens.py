@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from metta.agent.config import AgentModelConfig
 from metta.agent.encoder import CNN_KERNEL, CNN_STRIDE
+from metta.agent.paths import split_rows
 from metta.agent.tokens import PlaneTable, TokenLayer, Window, make_plane_table
 from metta.mettagrid.spec import EnvSpec
 
@@ -217,3 +218,48 @@ def test_asking_for_the_impossible_is_an_error() -> None:
     layer = make_layer(SPEC, "cnn", "fast").to(torch.bfloat16)
     with pytest.raises(ValueError, match=r"path is 'fast' but the agent is torch\.bfloat16 on cpu"):
         layer(observation())
+
+
+@pytest.mark.parametrize("num_rows", [1, 1023, 1024, 2000])
+def test_threads_share_the_rows_without_changing_anything(num_rows: int) -> None:
+    tokens = random_tokens(np.random.default_rng(4), num_rows, make_spec(5, 5, 12), wild=True)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            layer = make_layer(make_spec(5, 5, 12), "cnn", "fast")
+            out = layer(tokens)
+            (out * torch.linspace(0, 1, num_rows, dtype=torch.float64)[:, None, None]).sum().backward()
+            results.append((out.detach(), layer.weight.grad, layer.bias.grad))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    for one, several in zip(*results, strict=True):
+        torch.testing.assert_close(one, several, atol=1e-9, rtol=1e-9)
+
+
+def test_rows_are_split_completely_and_in_order() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads, num_rows, parts in ((1, 5000, 1), (4, 5000, 4), (4, 1100, 2), (4, 100, 1), (2, 0, 1)):
+            torch.set_num_threads(threads)
+            slices = split_rows(num_rows, lambda rows: rows)
+            assert [row for part in slices for row in range(num_rows)[part]] == list(range(num_rows))
+            assert len(slices) == parts
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_not_lost() -> None:
+    def work(rows: slice) -> None:
+        if rows.start > 0:
+            raise RuntimeError("in another thread")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match="in another thread"):
+            split_rows(2048, work)
+    finally:
+        torch.set_num_threads(before)

@@ -223,3 +223,23 @@ def test_registered_environments_are_found() -> None:
         register_env("/env/test_env/small", lambda: SMALL)
     with pytest.raises(ValueError, match="start with '/'"):
         register_env("small", lambda: SMALL)
+
+
+def test_staggered_worlds_do_not_march_in_step() -> None:
+    env = VecEnv(SMALL.with_overrides(max_steps=40), 30, seed=0, stagger=True)
+    rng = np.random.default_rng(0)
+    ends: list[list[int]] = [[] for _ in range(30)]
+    for step in range(1, 121):
+        batch = env.step(actions_for(env, rng))
+        for world in np.unique(batch.final_rows // 3):
+            first = not ends[world]
+            ends[world].append(step)
+            rows = slice(3 * world, 3 * world + 3)
+            cut = first and step < 40
+            assert batch.truncations[rows].all() == cut
+            assert batch.terminals[rows].all() != cut
+            assert (world in [e.world for e in batch.episodes]) != cut
+    firsts = np.array([e[0] for e in ends])
+    assert len(set(firsts)) > 12
+    assert firsts.min() >= 1
+    assert all(e[1] - e[0] == 40 for e in ends)

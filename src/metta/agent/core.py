@@ -10,7 +10,6 @@ episode ends costs what one without them costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,14 +88,13 @@ class LSTMCore(nn.Module):
             Outputs `[T, B, hidden]` and the state after the last tick.
         """
         recur = _Recurrence.apply if use_fast(self.path, state.h) else _recur_plain
-        ticks = None if resets is None else resets.any(1).tolist()
         ends_h, ends_c = [], []
         x = x.to(state.h.dtype)
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
                 assert isinstance(layer, LSTMLayer)
                 weights = (layer.weight_ih, layer.weight_hh, layer.bias)
-                x, h, c = recur(x, state.h[i], state.c[i], *weights, resets, ticks, horizon, half)
+                x, h, c = recur(x, state.h[i], state.c[i], *weights, resets, horizon, half)
                 ends_h.append(h)
                 ends_c.append(c)
         return x, PolicyState(torch.stack(ends_h), torch.stack(ends_c))
@@ -114,7 +112,6 @@ def _recur_plain(
     weight_hh: torch.Tensor,
     bias: torch.Tensor,
     resets: torch.Tensor | None,
-    ticks: Sequence[bool] | None,  # noqa: ARG001 - the fast path's
     horizon: int,
     half: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -147,7 +144,6 @@ class _Recurrence(torch.autograd.Function):
         weight_hh: torch.Tensor,
         bias: torch.Tensor,
         resets: torch.Tensor | None,
-        ticks: Sequence[bool] | None,
         horizon: int,
         half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -162,9 +158,10 @@ class _Recurrence(torch.autograd.Function):
         cells = x.new_empty(num_ticks, batch, hidden)
         tanh_cells, outputs = torch.empty_like(cells), torch.empty_like(cells)
         recurrent = (weight_hh.bfloat16() if half else weight_hh).t()
+        ticks = [] if resets is None else resets.any(1).tolist()
         h, c = h0, c0
         for t in range(num_ticks):
-            if resets is not None and ticks is not None and ticks[t]:
+            if resets is not None and ticks[t]:
                 mask = resets[t].unsqueeze(-1)
                 h, c = h.masked_fill(mask, 0), c.masked_fill(mask, 0)
             act = acts[t]
@@ -222,4 +219,4 @@ class _Recurrence(torch.autograd.Function):
         grad_x = (low @ right(weight_ih)).to(dtype).view_as(x) if ctx.needs_input_grad[0] else None
         grad_ih = (left @ right(x.reshape(-1, x.shape[-1]))).to(dtype)
         grad_hh = (left @ right(h_before.flatten(0, 1))).to(dtype)
-        return grad_x, dh, dc, grad_ih, grad_hh, flat.sum(0), None, None, None, None
+        return grad_x, dh, dc, grad_ih, grad_hh, flat.sum(0), None, None, None

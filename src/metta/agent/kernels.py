@@ -15,28 +15,28 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 FAST = {"contract", "nsz"}
-"""Fused multiply-add; sums keep their order, so results do not depend on the number of threads."""
+"""Fused multiply-add; sums keep their order."""
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def sum_rows(
     tokens: Array,
+    out: Array,
     plane: Array,
     amount: Array,
     first: Array,
     where: Array,
     weight: Array,
     bias: Array,
-    out: Array,
 ) -> None:
     """The token layer and its ReLU.
 
     Args:
         tokens: uint8 `[N, K, 3]`.
+        out: `[N, positions, channels]`, overwritten.
         plane: int32 `[features, 256, slots]`; amount: float64, same shape (`PlaneTable`).
         first: int32 `[257]`; where: int32 `[sightings, 2]` (`Window.sightings`).
         weight: `[planes, taps, channels]`; bias: `[channels]`.
-        out: `[N, positions, channels]`, overwritten.
     """
     num_features, _, num_slots = plane.shape
     num_planes, num_taps, num_channels = weight.shape
@@ -78,14 +78,14 @@ def sum_rows(
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def add_row_gradients(
     tokens: Array,
-    plane: Array,
-    amount: Array,
-    first: Array,
-    where: Array,
     out: Array,
     grad: Array,
     grad_weight: Array,
     grad_bias: Array,
+    plane: Array,
+    amount: Array,
+    first: Array,
+    where: Array,
 ) -> None:
     """Add to `grad_weight` and `grad_bias` what `grad` says of them; shapes as in `sum_rows`, `out` its result."""
     num_features, _, num_slots = plane.shape

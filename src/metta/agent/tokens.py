@@ -22,7 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from metta.agent.config import AgentModelConfig, observation_type
-from metta.agent.paths import Path, use_fast
+from metta.agent.paths import Path, split_rows, use_fast
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
 from metta.mettagrid.spec import PADDING, EnvSpec, Feature
 
@@ -309,8 +309,9 @@ class _TokenSum(torch.autograd.Function):
 
         tokens = tokens.contiguous()
         out = weight.new_empty(tokens.shape[0], num_positions, bias.shape[0])
-        tables = (plane.numpy(), amount.numpy(), first.numpy(), where.numpy())
-        sum_rows(tokens.numpy(), *tables, weight.detach().numpy(), bias.detach().numpy(), out.numpy())
+        rows_in, rows_out = tokens.numpy(), out.numpy()
+        tables = [tensor.detach().numpy() for tensor in (plane, amount, first, where, weight, bias)]
+        split_rows(len(rows_in), lambda rows: sum_rows(rows_in[rows], rows_out[rows], *tables))
         ctx.save_for_backward(tokens, plane, amount, first, where, weight, out)
         return out
 
@@ -319,10 +320,18 @@ class _TokenSum(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         from metta.agent.kernels import add_row_gradients
 
-        *inputs, weight, out = ctx.saved_tensors
-        grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[-1])
-        arrays = [
-            tensor.detach().numpy() for tensor in (*inputs, out, grad.contiguous(), grad_weight, grad_bias)
-        ]
-        add_row_gradients(*arrays)
+        tokens, *tables, weight, out = ctx.saved_tensors
+        rows_in, *arrays = (tensor.numpy() for tensor in (tokens, *tables))
+        rows_out, rows_grad = out.detach().numpy(), grad.contiguous().numpy()
+
+        def add_up(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[-1])
+            sums = (grad_weight.numpy(), grad_bias.numpy())
+            add_row_gradients(rows_in[rows], rows_out[rows], rows_grad[rows], *sums, *arrays)
+            return grad_weight, grad_bias
+
+        (grad_weight, grad_bias), *others = split_rows(len(rows_in), add_up)
+        for more_weight, more_bias in others:
+            grad_weight += more_weight
+            grad_bias += more_bias
         return None, grad_weight, grad_bias, None, None, None, None, None

@@ -119,9 +119,13 @@ class Trace:
             "initial_grid_hash": (),
         }.items():
             if self[name].shape != shape:
-                raise BrokenTraceError(f"{name} has shape {self[name].shape} where {shape} would fit the other entries")
+                raise BrokenTraceError(
+                    f"{name} has shape {self[name].shape} where {shape} would fit the other entries"
+                )
         if self["map"].ndim != 2 or self["map"].dtype.kind != "U":
-            raise BrokenTraceError(f"map is {self['map'].dtype} {self['map'].shape}, not cell names in rows and columns")
+            raise BrokenTraceError(
+                f"map is {self['map'].dtype} {self['map'].shape}, not cell names in rows and columns"
+            )
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self.arrays:
@@ -131,7 +135,9 @@ class Trace:
     def _sizes(self) -> tuple[int, int]:
         actions = self["actions"]
         if actions.ndim != 3 or actions.shape[2] != 2 or actions.dtype.kind not in "iu":
-            raise BrokenTraceError(f"actions is {actions.dtype} {actions.shape}, not integers [steps, agents, 2]")
+            raise BrokenTraceError(
+                f"actions is {actions.dtype} {actions.shape}, not integers [steps, agents, 2]"
+            )
         if self["observations"].ndim != 4:
             raise BrokenTraceError(f"observations has shape {self['observations'].shape}, not 4 dimensions")
         return actions.shape[0], actions.shape[1]
@@ -152,14 +158,18 @@ def replay(trace: Trace) -> Difference | None:
         raise BrokenTraceError(f"the config or the map is refused: {error}") from error
     shape = engine.observations.shape[1:]
     if shape != trace["observations"].shape[1:]:
-        raise BrokenTraceError(f"observations of {trace['observations'].shape[1:]} were recorded, config says {shape}")
+        raise BrokenTraceError(
+            f"observations of {trace['observations'].shape[1:]} were recorded, config says {shape}"
+        )
     differences = _differences(trace, rules, engine)
     return next(differences, None)
 
 
 def _differences(trace: Trace, rules: RuleTable, engine: GridEngine) -> Iterator[Difference]:
     yield from _compare_facts(trace, rules, engine)
-    yield from _compare_tree("grid_objects_initial", trace.json["grid_objects_initial"], engine.grid_objects(0), -1)
+    yield from _compare_tree(
+        "grid_objects_initial", trace.json["grid_objects_initial"], engine.grid_objects(0), -1
+    )
     yield from _compare_arrays(trace, -1, _state_arrays(engine))
     actions = trace["actions"].astype(np.int32)
     for step in range(trace.steps):
@@ -191,7 +201,9 @@ def _compare_facts(trace: Trace, rules: RuleTable, engine: GridEngine) -> Iterat
         ("converter_ids", engine.converter_ids(0)),
     ):
         yield from _compare_tree(name, trace[name].tolist(), array.tolist(), None)
-    yield from _compare_tree("initial_grid_hash", int(trace["initial_grid_hash"]), engine.initial_grid_hash(0), None)
+    yield from _compare_tree(
+        "initial_grid_hash", int(trace["initial_grid_hash"]), engine.initial_grid_hash(0), None
+    )
 
 
 def _step_arrays(engine: GridEngine) -> dict[str, NDArray[Any]]:
@@ -282,7 +294,9 @@ def as_ours(config: Any) -> Any:
         if isinstance(group, dict) and isinstance(group.get("props"), dict):
             limit = group["props"].get("default_resource_limit")
             if isinstance(limit, int) and limit >= 0:
-                props = {key: value for key, value in group["props"].items() if key != "default_resource_limit"}
+                props = {
+                    key: value for key, value in group["props"].items() if key != "default_resource_limit"
+                }
                 group = {**group, "props": props}
         groups[name] = group
     return {**config, "groups": groups}
@@ -296,7 +310,9 @@ def check_case(case: Mapping[str, Any]) -> str:
     try:
         rules = compile_rules(WorldConfig.model_validate(as_ours(case["config"])))
         rows = case["map"]
-        engine = GridEngine([rules], 1, max_height=max(len(rows), 1), max_width=max(map(len, rows), default=1) or 1)
+        engine = GridEngine(
+            [rules], 1, max_height=max(len(rows), 1), max_width=max(map(len, rows), default=1) or 1
+        )
         engine.reset([0], [rows], [case["seed"]])
     except ValidationError as error:
         return _compare_refusal(case, str(error), error_fields(error))
@@ -345,7 +361,11 @@ def check_folder(folder: Path) -> Iterator[Result]:
         if not isinstance(case, dict):
             yield Result(f"errors.json[{i}]", "", "the case is not a JSON object")
             continue
-        yield Result(f"errors.json/{case.get('name', i)}", "refused" if not case.get("ok") else "taken", check_case(case))
+        yield Result(
+            f"errors.json/{case.get('name', i)}",
+            "refused" if not case.get("ok") else "taken",
+            check_case(case),
+        )
 
 
 def _check_trace(path: Path, entry: Mapping[str, Any] | None) -> Result:
@@ -355,12 +375,16 @@ def _check_trace(path: Path, entry: Mapping[str, Any] | None) -> Result:
         trace = Trace(path)
         digest = hashlib.sha256(np.ascontiguousarray(trace["observations"]).tobytes()).hexdigest()
         if entry is not None and entry.get("sha256_observations", digest) != digest:
-            return Result(path.stem, "", "the file's observations do not have the sha256 that index.json gives")
+            return Result(
+                path.stem, "", "the file's observations do not have the sha256 that index.json gives"
+            )
         difference = replay(trace)
     except BrokenTraceError as error:
         return Result(path.stem, "", str(error))
     agents = trace["actions"].shape[1]
-    return Result(path.stem, f"{trace.steps} steps, {agents} agents", "" if difference is None else str(difference))
+    return Result(
+        path.stem, f"{trace.steps} steps, {agents} agents", "" if difference is None else str(difference)
+    )
 
 
 def _read_list(path: Path) -> list[Any] | str:
@@ -377,10 +401,13 @@ def _read_list(path: Path) -> list[Any] | str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m metta.mettagrid.conformance", description="Replay recorded episodes and compare everything."
+        prog="python -m metta.mettagrid.conformance",
+        description="Replay recorded episodes and compare everything.",
     )
     parser.add_argument("folder", type=Path, help="folder of traces, with index.json and errors.json")
-    parser.add_argument("--interpreted", action="store_true", help="run the engine as plain Python, uncompiled")
+    parser.add_argument(
+        "--interpreted", action="store_true", help="run the engine as plain Python, uncompiled"
+    )
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
         print(f"{options.folder} is no folder: give the folder that holds the traces.", file=sys.stderr)

@@ -5,7 +5,7 @@ Every world has its own rules, map and clock, and behaves exactly as it would al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,15 +21,9 @@ from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
 from metta.mettagrid.engine.state import INVALID_COLUMNS, Ints, Rules, State, allocate
 from metta.mettagrid.engine.step import step_worlds
 from metta.mettagrid.grid_hash import grid_hash
-from metta.mettagrid.objects import EMPTY
+from metta.mettagrid.grids import Grid, as_codes, as_names, count_agents, count_converters
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
 from metta.mettagrid.world_config import WorldConfig
-
-Grid = np.ndarray[Any, Any] | Sequence[Sequence[str]]
-"""A map: cell names or codes, `[height, width]`."""
-
-_EMPTY_NAMES = (EMPTY, ".", " ")
-"""Names of the empty cell; a map keeps which of them it used, as codes 0, -1 and -2."""
 
 _MAX_CODES = 2**16 - 1
 
@@ -67,7 +61,6 @@ class GridEngine:
             ("num_worlds", num_worlds),
             ("max_height", max_height),
             ("max_width", max_width),
-            ("num_threads", num_threads),
         ):
             if value < 1:
                 raise ValueError(f"{name} is {value}, but a GridEngine needs at least 1.")
@@ -86,6 +79,7 @@ class GridEngine:
         self._began = np.zeros(num_worlds, np.bool_)
         self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
         self._bind()
+        self._pool: ThreadPoolExecutor | None = None
         self.num_threads = num_threads
 
     @property
@@ -95,6 +89,11 @@ class GridEngine:
 
     @num_threads.setter
     def num_threads(self, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"num_threads is {count}, but a GridEngine needs at least 1.")
+        previous = self._pool
+        if previous is not None:
+            previous.shutdown()
         self._num_threads = count
         self._pool = ThreadPoolExecutor(count - 1, "metta-engine") if count > 1 else None
         self._seen = np.zeros((count, 2, MAX_WINDOW_CELLS + 31), np.int32)
@@ -130,7 +129,7 @@ class GridEngine:
         if not codes:
             return
         self._grow_things(
-            max(self._count_converters(grid, rule) for grid, rule in zip(codes, rules, strict=True)),
+            max(count_converters(grid, self.rules[rule]) for grid, rule in zip(codes, rules, strict=True)),
         )
         starts = np.zeros((len(worlds), 7), np.int64)
         for i, (w, grid, seed, rule) in enumerate(zip(worlds, codes, seeds, rules, strict=True)):
@@ -141,7 +140,9 @@ class GridEngine:
             self._began[w] = True
         announce_compilation()
         with np.errstate(all="ignore"):
-            reset_worlds(self._rule_table, self._state_table, self._no_actions, self._seen[0], self._maps, starts)
+            reset_worlds(
+                self._rule_table, self._state_table, self._no_actions, self._seen[0], self._maps, starts
+            )
 
     def step(self, actions: NDArray[np.integer[Any]], worlds: slice = slice(None)) -> None:
         """Do one step of all worlds, or of a contiguous part of them, and write the arrays in place.
@@ -157,11 +158,11 @@ class GridEngine:
         expected = (self.num_worlds, self.max_agents, 2)
         if actions.shape != expected:
             raise ValueError(f"actions have shape {actions.shape}, but this engine takes {expected}.")
-        if actions.dtype != np.int32:
-            if not np.can_cast(actions.dtype, np.int32, "same_kind"):
-                raise ValueError(f"actions have dtype {actions.dtype}, but the engine takes int32.")
-            actions = actions.astype(np.int32)
-        actions = np.ascontiguousarray(actions)
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"actions have dtype {actions.dtype}, but the engine takes int32.")
+        ready: Ints = np.ascontiguousarray(actions, np.int32)
+        if actions.dtype != np.int32 and not np.array_equal(ready, actions):
+            raise ValueError(f"actions hold {np.abs(actions).max()}, which is no 32-bit number.")
         start, stop, stride = worlds.indices(self.num_worlds)
         if stride != 1:
             raise ValueError(f"worlds is {worlds}: steps are done for a contiguous part of the batch.")
@@ -170,7 +171,7 @@ class GridEngine:
             raise ValueError(f"world {missing} has no map yet: reset it before stepping.")
         if start >= stop:
             return
-        used = self._run(actions, start, stop)
+        used = self._run(ready, start, stop)
         self._grow_invalid(used)
 
     def grid_objects(self, world: int) -> dict[int, dict[str, Any]]:
@@ -216,8 +217,7 @@ class GridEngine:
     def initial_grid(self, world: int) -> NDArray[np.str_]:
         """Cell names `[height, width]` of the map that the episode began with."""
         height, width = self.map_size(world)
-        names = (*self.rule_of(world).cell_names, *reversed(_EMPTY_NAMES[1:]))
-        return np.array(names)[self._maps[world, :height, :width]]
+        return as_names(self._maps[world, :height, :width], self.rule_of(world))
 
     def initial_grid_hash(self, world: int) -> int:
         """A 64-bit fingerprint of the map that the episode began with."""
@@ -235,7 +235,11 @@ class GridEngine:
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays by name; `restore` continues from them exactly."""
         arrays = {name: array.copy() for name, array in self._state._asdict().items()}
-        return arrays | {"maps": self._maps.copy(), "began": self._began.copy(), "mask": self.agent_mask.copy()}
+        return arrays | {
+            "maps": self._maps.copy(),
+            "began": self._began.copy(),
+            "mask": self.agent_mask.copy(),
+        }
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from a snapshot of an engine with the same rules, worlds and sizes.
@@ -246,7 +250,9 @@ class GridEngine:
         expected = self._state._asdict() | {"maps": self._maps, "began": self._began, "mask": self.agent_mask}
         if arrays.keys() != expected.keys():
             odd = sorted(arrays.keys() ^ expected.keys())
-            raise ValueError(f"the snapshot does not hold the arrays of this engine: {odd} are missing or unknown.")
+            raise ValueError(
+                f"the snapshot does not hold the arrays of this engine: {odd} are missing or unknown."
+            )
         growing = {"converters": 1, "converter_items": 1, "converter_stats": 1, "looks": 1, "invalid": 1}
         for name, array in arrays.items():
             have = list(expected[name].shape)
@@ -277,7 +283,9 @@ class GridEngine:
             "look": 1 + 2 * max(rule.look_length for rule in rules),
             "group_ids": self._tables.groups.shape[1],
             "agent_stats": max(len(names) for rule in rules for names in rule.agent_stats),
-            "converter_stats": max((len(names) for rule in rules for names in rule.converter_stats), default=1),
+            "converter_stats": max(
+                (len(names) for rule in rules for names in rule.converter_stats), default=1
+            ),
             "game_stats": max(len(rule.game_stats) for rule in rules),
             "invalid": 64,
             "tokens": self.num_tokens,
@@ -306,25 +314,28 @@ class GridEngine:
 
     def _run(self, actions: Ints, start: int, stop: int) -> int:
         threads = min(self._num_threads, stop - start)
+        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
+
+        def part(i: int) -> int:
+            used: int = step_worlds(
+                self._rule_table, self._state_table, actions, self._seen[i], bounds[i], bounds[i + 1]
+            )
+            return used
+
         if self._pool is None or threads == 1:
             if not is_interpreted():
-                return int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], start, stop))
-            with np.errstate(all="ignore"):
-                return int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], start, stop))
-        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
-        others = [
-            self._pool.submit(
-                step_worlds, self._rule_table, self._state_table, actions, self._seen[i], bounds[i], bounds[i + 1]
-            )
-            for i in range(1, threads)
-        ]
-        used = int(step_worlds(self._rule_table, self._state_table, actions, self._seen[0], bounds[0], bounds[1]))
-        return max([used, *(int(other.result()) for other in others)])
+                return part(0)
+            with np.errstate(all="ignore"):  # compiled code does not warn of overflows either
+                return part(0)
+        others = [self._pool.submit(part, i) for i in range(1, threads)]
+        return max([part(0), *(other.result() for other in others)])
 
     def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
         """The codes of a map, if everything about this reset is right."""
         if not 0 <= world < self.num_worlds:
-            raise ValueError(f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}.")
+            raise ValueError(
+                f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
+            )
         if not 0 <= rule < len(self.rules):
             raise ValueError(f"rule set {rule} of world {world} does not exist: there are {len(self.rules)}.")
         if not 0 <= seed < 2**32:
@@ -337,27 +348,20 @@ class GridEngine:
                 f"the map of world {world} has {height} rows and {width} columns, but this engine was made for 1 to "
                 f"{self.max_height} rows and 1 to {self.max_width} columns."
             )
-        agents = int(np.count_nonzero((codes > 0) & (codes <= len(table.group_names))))
+        agents = count_agents(codes, table)
         if agents != table.num_agents:
             raise ValueError(
                 f"the map of world {world} has {agents} agents where its rules say num_agents {table.num_agents}: "
                 f"observations has shape [{table.num_agents}, {table.num_tokens}, 3] but expected "
                 f"[{agents}, [something], 3]."
             )
-        things = self.max_agents + self._count_converters(codes, rule) + self._tables.objects.shape[1]
+        things = self.max_agents + count_converters(codes, table) + self._tables.objects.shape[1]
         if things > _MAX_CODES:
             raise ValueError(
                 f"the map of world {world} has too many converters: agents, converters and kinds of objects together "
                 f"are {things}, and the engine can tell {_MAX_CODES} apart."
             )
         return codes
-
-    def _count_converters(self, codes: NDArray[np.int16], rule: int) -> int:
-        table = self.rules[rule]
-        converts = np.zeros(len(table.cell_names) + 2, np.bool_)
-        for row, entry in enumerate(table.objects):
-            converts[1 + len(table.group_names) + row] = entry["kind"] == "Converter"
-        return int(np.count_nonzero(converts[codes]))
 
     def _grow_things(self, converters: int) -> None:
         """Make room for more converters than any map so far had."""
@@ -398,7 +402,9 @@ class GridEngine:
 
     def _world(self, world: int) -> int:
         if not 0 <= world < self.num_worlds:
-            raise ValueError(f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}.")
+            raise ValueError(
+                f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
+            )
         return world
 
     def _agents(self, world: int) -> Ints:
@@ -406,52 +412,6 @@ class GridEngine:
 
     def _converters(self, world: int) -> Ints:
         return self._state.converters[self._world(world), : self._state.worlds[world, cols.NUM_CONVERTERS]]
-
-
-def as_codes(grid: Grid, rules: RuleTable, what: str) -> NDArray[np.int16]:
-    """A map as int16 codes; empty cells that are not called "empty" get codes below 0.
-
-    Rows that are longer than the first are cut.
-
-    Raises:
-        ValueError: the map is no rectangle, or has a cell that the rules do not know.
-    """
-    if not isinstance(grid, np.ndarray):
-        grid = np.array(_rectangle(grid, what), dtype=np.str_)
-    if grid.ndim != 2:
-        raise ValueError(f"{what} has {grid.ndim} dimensions, but a map has rows and columns.")
-    if np.issubdtype(grid.dtype, np.integer):
-        known = len(rules.cell_names)
-        bad = (grid < 0) | (grid >= known)
-        if bad.any():
-            row, col = np.argwhere(bad)[0]
-            raise ValueError(
-                f"{what} has code {grid[row, col]} at row {row}, column {col}, but its rules have codes 0 to {known - 1}."
-            )
-        return grid.astype(np.int16)
-    names, inverse = np.unique(grid, return_inverse=True)
-    codes = np.zeros(len(names), np.int16)
-    for i, name in enumerate(names.tolist()):
-        if name in _EMPTY_NAMES:
-            codes[i] = -_EMPTY_NAMES.index(name)
-        elif name in rules.cell_codes:
-            codes[i] = rules.cell_codes[name]
-        else:
-            row, col = np.argwhere(grid == name)[0]
-            known_names = ", ".join(rules.cell_names)
-            raise ValueError(
-                f"Unknown object type: {name} in {what} at row {row}, column {col}; its rules know {known_names}."
-            )
-    return codes[inverse].reshape(grid.shape)
-
-
-def _rectangle(rows: Iterable[Sequence[str]], what: str) -> list[list[str]]:
-    rows = [list(row) for row in rows]
-    width = len(rows[0]) if rows else 0
-    for r, row in enumerate(rows):
-        if len(row) < width:
-            raise ValueError(f"{what} has {len(row)} cells in row {r}, but {width} in row 0: fill the row up.")
-    return [row[:width] for row in rows]
 
 
 def _grown(array: Any, size: int) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.engine.state import Floats, State
-from metta.mettagrid.rules import RuleTable, StatNames, invalid_name
+from metta.mettagrid.rules import RuleTable
+from metta.mettagrid.stat_names import StatNames, invalid_name
 
 
 def episode_stats(rules: RuleTable, state: State, world: int) -> dict[str, Any]:
@@ -24,8 +25,12 @@ def episode_stats(rules: RuleTable, state: State, world: int) -> dict[str, Any]:
         _named(rules.agent_stats[state.agents[world, a, cols.GROUP]], state.agent_stats[world, a])
         for a in range(row[cols.NUM_AGENTS])
     ]
-    for key, action, arg, count in state.invalid[world][state.invalid[world, :, cols.INVALID_KEY] != 0].tolist():
-        agents[(key - 1) // 2][invalid_name((key - 1) % 2, action, arg)] = float(np.float32(min(count, 2**24)))
+    for key, action, arg, count in state.invalid[world][
+        state.invalid[world, :, cols.INVALID_KEY] != 0
+    ].tolist():
+        agents[(key - 1) // 2][invalid_name((key - 1) % 2, action, arg)] = float(
+            np.float32(min(count, 2**24))
+        )
     converters = []
     for c in range(row[cols.NUM_CONVERTERS]):
         facts = state.converters[world, c]

@@ -125,7 +125,7 @@ class ReplayRecorder:
                 self._changes[key] = {name: [[0, value]] for name, value in state.items()}
             elif state != self._last[key]:
                 for name, changes in self._changes[key].items():
-                    if state[name] != changes[0][1]:
+                    if state[name] != changes[-1][1]:
                         changes.append([step, state[name]])
         self._last = states
         self._totals = acted.totals

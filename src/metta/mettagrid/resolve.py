@@ -42,7 +42,9 @@ def resolve(config: WorldConfig) -> Resolved:
         "episode_truncates": config.episode_truncates,
         "obs_width": config.obs_width,
         "obs_height": config.obs_height,
-        "num_observation_tokens": _in_range(config.num_observation_tokens, 1, 2**24, "num_observation_tokens"),
+        "num_observation_tokens": _in_range(
+            config.num_observation_tokens, 1, 2**24, "num_observation_tokens"
+        ),
         "global_obs": config.global_obs.model_dump(),
         "recipe_details_obs": config.recipe_details_obs,
         "track_movement_metrics": config.track_movement_metrics,
@@ -105,13 +107,17 @@ def _resolve_actions(config: WorldConfig, items: Mapping[str, int]) -> dict[str,
         entry = _resolve_costs(name, action.required_resources, action.consumed_resources, items)
         entry["kind"] = _KIND_CLASSES.get(name, "Action")
         if isinstance(action, AttackActionConfig):
-            entry["defense_resources"] = _amounts(action.defense_resources, items, "actions.attack.defense_resources")
+            entry["defense_resources"] = _amounts(
+                action.defense_resources, items, "actions.attack.defense_resources"
+            )
         if isinstance(action, ChangeGlyphActionConfig):
             entry["number_of_glyphs"] = action.number_of_glyphs
         actions[name] = entry
     for name, named in config.named_actions.items():
         if name in actions:
-            raise ValueError(f"named_actions has {name!r}, which is already an action of this world: rename it.")
+            raise ValueError(
+                f"named_actions has {name!r}, which is already an action of this world: rename it."
+            )
         actions[name] = _resolve_named(name, named, config, items)
     return {name: actions[name] for name in sorted(actions)}
 
@@ -129,7 +135,9 @@ def _resolve_named(name: str, named: NamedAction, config: WorldConfig, items: Ma
         ("use", named.use is not None, ("put_items", "get_items")),
     ):
         if given and named.kind not in kinds:
-            raise ValueError(f"{where}.{key} means nothing for an action of kind {named.kind!r}: leave it out.")
+            raise ValueError(
+                f"{where}.{key} means nothing for an action of kind {named.kind!r}: leave it out."
+            )
     if named.kind == "attack":
         entry["defense_resources"] = _amounts(named.defense_resources, items, f"{where}.defense_resources")
     if named.kind == "change_glyph":
@@ -205,7 +213,9 @@ def _resolve_groups(config: WorldConfig, items: Mapping[str, int]) -> dict[str, 
 
 def _resolve_agent(agent: AgentConfig, limit: int, items: Mapping[str, int], where: str) -> Resolved:
     limits = {
-        str(i): _in_range(agent.resource_limits.get(name, limit), 0, 255, f"{where}: the resource limit of {name}")
+        str(i): _in_range(
+            agent.resource_limits.get(name, limit), 0, 255, f"{where}: the resource limit of {name}"
+        )
         for name, i in items.items()
     }
     inventory = agent.rewards.inventory.model_dump(exclude_none=True)
@@ -245,7 +255,9 @@ def _resolve_objects(config: WorldConfig, items: Mapping[str, int]) -> dict[str,
                 "input_resources": _recipe(thing.input_resources, items, f"{where}.input_resources"),
                 "output_resources": _recipe(thing.output_resources, items, f"{where}.output_resources"),
                 "max_output": _in_range(thing.max_output, -1, 32767, f"{where}.max_output"),
-                "max_conversions": _in_range(thing.max_conversions, -32768, 32767, f"{where}.max_conversions"),
+                "max_conversions": _in_range(
+                    thing.max_conversions, -32768, 32767, f"{where}.max_conversions"
+                ),
                 "conversion_ticks": _in_range(thing.conversion_ticks, 0, 65535, f"{where}.conversion_ticks"),
                 "cooldown": _in_range(thing.cooldown, 0, 65535, f"{where}.cooldown"),
                 "initial_resource_count": _in_range(
@@ -291,4 +303,3 @@ def _check_type_ids(objects: Mapping[str, Resolved]) -> None:
                 f"Object type_id {type_id} already exists with type_name {taken[type_id]}. Trying to add {type_name}."
                 " Give every kind of object a type_id of its own; 0 is the agents'."
             )
-

@@ -5,26 +5,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.engine.state import Ints, Rules
 from metta.mettagrid.objects import EMPTY, EMPTY_NAMES
 from metta.mettagrid.resolve import Resolved, resolve, type_names
 from metta.mettagrid.spec import EnvSpec, feature_table
+from metta.mettagrid.stat_names import (
+    StatNames,
+    agent_stat_names,
+    converter_stat_names,
+    game_stat_names,
+    stat_starts,
+    tracked_invalid,
+)
 from metta.mettagrid.world_config import WorldConfig
 
-StatNames = tuple[tuple[str, ...], ...]
-"""Statistic names by column; a column may count under several names, and several columns under one."""
-
-_DIRECTIONS = ("up", "down", "left", "right")
 _NO_CAP = np.float32(np.inf)
-_INVALID = re.compile(r"action\.invalid_(type|arg)\.(0|-?[1-9]\d*)\.(0|-?[1-9]\d*)")
 _MAX_ARGS = {"attack": 8, "change_color": 3, "move": 1, "rotate": 3}
 _NO_SLOT = -1
 
@@ -74,7 +77,9 @@ class RuleTable:
     @property
     def group_names(self) -> list[str]:
         """Group names by row of the group tables."""
-        return [entry["group_name"] for entry in self.resolved["objects"].values() if entry["kind"] == "Agent"]
+        return [
+            entry["group_name"] for entry in self.resolved["objects"].values() if entry["kind"] == "Agent"
+        ]
 
     @property
     def objects(self) -> list[Resolved]:
@@ -105,10 +110,12 @@ def compile_rules(config: WorldConfig) -> RuleTable:
     objects = [entry for entry in entries.values() if entry["kind"] != "Agent"]
     items = resolved["inventory_item_names"]
     actions = resolved["actions"]
-    tracked = _tracked_invalid(groups)
-    starts = _stat_starts(len(actions), len(items), len(groups), len(objects))
+    tracked = tracked_invalid(groups)
+    starts = stat_starts(len(actions), len(items), len(groups), len(objects))
     cell_names = (EMPTY, *(f"agent.{g['group_name']}" for g in groups), *(o["type_name"] for o in objects))
-    agent_stats = tuple(_agent_stats(resolved, groups, objects, row, starts, tracked) for row in range(len(groups)))
+    agent_stats = tuple(
+        agent_stat_names(resolved, groups, objects, row, starts, tracked) for row in range(len(groups))
+    )
     max_args = [_max_arg(_kind(name, entry), entry) for name, entry in actions.items()]
     spec = EnvSpec(
         action_names=tuple(actions),
@@ -138,9 +145,8 @@ def compile_rules(config: WorldConfig) -> RuleTable:
         cell_codes={name: code for code, name in enumerate(cell_names) if name not in EMPTY_NAMES}
         | dict.fromkeys(EMPTY_NAMES, 0),
         agent_stats=agent_stats,
-        converter_stats=tuple(_converter_stats(entry, items) for entry in objects),
-        game_stats=(("tokens_written",), ("tokens_dropped",), ("tokens_free_space",))
-        + tuple((f"objects.{entry['type_name']}",) for entry in objects),
+        converter_stats=tuple(converter_stat_names(entry, items) for entry in objects),
+        game_stats=game_stat_names(objects),
     )
 
 
@@ -150,11 +156,13 @@ def stack_rules(rules: Sequence[RuleTable], stride: int) -> Rules:
     for name in Rules._fields:
         tables = [rule.tables[name] for rule in rules]
         if name == "window":
-            tables = [np.stack([t[:, 0] * stride + t[:, 1], t[:, 2]], axis=1).astype(np.int32) for t in tables]
+            tables = [
+                np.stack([t[:, 0] * stride + t[:, 1], t[:, 2]], axis=1).astype(np.int32) for t in tables
+            ]
         shape = [max(max(t.shape[axis] for t in tables), 1) for axis in range(tables[0].ndim)]
         stack = np.zeros((len(tables), *shape), tables[0].dtype)
         for row, table in enumerate(tables):
-            stack[(row, *(slice(size) for size in table.shape))] = table
+            _fill(stack[row], table)
         stacked[name] = stack
     stacked["stat_slots"] = _pad_slots(rules, stacked["stat_slots"])
     return Rules(**stacked)
@@ -192,95 +200,6 @@ def _reals(config: WorldConfig) -> tuple[float, float, float]:
     return (config.step_reward, rule.similarity_coef if rule else 0, rule.diversity_coef if rule else 0)
 
 
-def _stat_starts(actions: int, items: int, groups: int, objects: int) -> dict[str, int]:
-    """Where each family of agent statistics begins."""
-    sizes = {
-        "items": 4 * items,
-        "blocked": groups,
-        "hit": groups,
-        "hit_by": groups,
-        "stolen": groups * items,
-        "swapped": 1 + objects,
-        "tracked": 0,
-    }
-    starts = {}
-    column = cols.STAT_ACTIONS + 2 * actions
-    for family, size in sizes.items():
-        starts[family] = column
-        column += size
-    return starts
-
-
-def _agent_stats(
-    resolved: Resolved,
-    groups: Sequence[Resolved],
-    objects: Sequence[Resolved],
-    row: int,
-    starts: Mapping[str, int],
-    tracked: Sequence[tuple[int, int, int]],
-) -> StatNames:
-    own = groups[row]["group_name"]
-    names = [group["group_name"] for group in groups]
-    items = resolved["inventory_item_names"]
-    table: list[tuple[str, ...]] = [
-        ("action.invalid_type",),
-        ("action.invalid_arg",),
-        ("action.failure_penalty",),
-        ("status.frozen.ticks", f"status.frozen.ticks.{own}"),
-        *((f"movement.direction.{direction}",) for direction in _DIRECTIONS),
-        *((f"movement.rotation.to_{direction}",) for direction in _DIRECTIONS),
-        ("movement.sequential_rotations",),
-        (f"action.attack.{own}.friendly_fire",),
-        (f"action.attack.{own}.wasted_on_frozen",),
-    ]
-    for action in resolved["actions"]:
-        table += [(f"action.{action}.success",), (f"action.{action}.failed",)]
-    for item in items:
-        table += [(f"{item}.{change}",) for change in ("gained", "lost", "get", "put")]
-    table += [(f"action.attack.{own}.blocked_by.{other}",) for other in names]
-    table += [(f"action.attack.{own}.hit.{other}",) for other in names]
-    table += [(f"action.attack.{own}.hit_by.{other}",) for other in names]
-    table += [(f"action.attack.{own}.steals.{item}.from.{other}",) for other in names for item in items]
-    table += [("action.swap.agent",), *((f"action.swap.{entry['type_name']}",) for entry in objects)]
-    assert len(table) == starts["tracked"], "the families of agent statistics are out of step"
-    table += [(invalid_name(wrong, action, arg),) for wrong, action, arg in tracked]
-    return tuple(table)
-
-
-def invalid_name(wrong: int, action: int, arg: int) -> str:
-    """Statistic name of one particular invalid action."""
-    return f"action.invalid_{'arg' if wrong else 'type'}.{action}.{arg}"
-
-
-def _converter_stats(entry: Resolved, items: Sequence[str]) -> StatNames:
-    table: list[tuple[str, ...]] = [
-        ("conversions.started",),
-        ("conversions.completed",),
-        ("conversions.permanent_stop",),
-        ("blocked.output_full",),
-        ("blocked.insufficient_input",),
-        ("cooldown.started",),
-        ("cooldown.completed",),
-        (f"{entry['type_name']}.produced",),
-        ("[unknown -- stats tracker not initialized].consumed",),
-    ]
-    for item in items:
-        table += [(f"{item}.{change}",) for change in ("added", "removed", "consumed", "produced")]
-    return tuple(table)
-
-
-def _tracked_invalid(groups: Sequence[Resolved]) -> list[tuple[int, int, int]]:
-    """The particular invalid actions that some group's rewards name."""
-    found = set()
-    for name in (name for group in groups for name in group["stat_rewards"]):
-        match = _INVALID.fullmatch(name)
-        if match:
-            action, arg = int(match[2]), int(match[3])
-            if all(-(2**31) <= value < 2**31 for value in (action, arg)):
-                found.add((int(match[1] == "arg"), action, arg))
-    return sorted(found)
-
-
 def _action_tables(
     actions: Mapping[str, Resolved], max_args: Sequence[int], objects: Sequence[Resolved], items: int
 ) -> dict[str, Any]:
@@ -311,7 +230,9 @@ def _group_tables(groups: Sequence[Resolved], agent_stats: Sequence[StatNames], 
     reals = np.zeros((len(groups), 2), np.float32)
     item_rewards = np.zeros((len(groups), items, 2), np.float32)
     item_rewards[:, :, cols.CAP] = _NO_CAP
-    stat_rewards = [list(_stat_rewards(group, names)) for group, names in zip(groups, agent_stats, strict=True)]
+    stat_rewards = [
+        list(_stat_rewards(group, names)) for group, names in zip(groups, agent_stats, strict=True)
+    ]
     most = max(len(rewards) for rewards in stat_rewards)
     widest = max((len(slots) for rewards in stat_rewards for slots, _, _ in rewards), default=0)
     slots = np.full((len(groups), most, widest), _NO_SLOT, np.int32)
@@ -362,13 +283,18 @@ def _object_tables(objects: Sequence[Resolved], items: int) -> dict[str, Any]:
         table[row, cols.COOLDOWN] = entry["cooldown"]
         table[row, cols.INITIAL] = entry["initial_resource_count"]
         table[row, cols.OBJECT_COLOR] = entry["color"]
-        for side, resources in ((cols.INPUT, entry["input_resources"]), (cols.OUTPUT, entry["output_resources"])):
+        for side, resources in (
+            (cols.INPUT, entry["input_resources"]),
+            (cols.OUTPUT, entry["output_resources"]),
+        ):
             for item, amount in resources.items():
                 recipes[row, int(item), side] = amount
     return {"objects": table, "recipes": recipes}
 
 
-def _scalars(config: WorldConfig, resolved: Resolved, tables: Mapping[str, Any], starts: Mapping[str, int]) -> Ints:
+def _scalars(
+    config: WorldConfig, resolved: Resolved, tables: Mapping[str, Any], starts: Mapping[str, int]
+) -> Ints:
     shown = resolved["global_obs"]
     values = {
         cols.S_NUM_AGENTS: resolved["num_agents"],
@@ -410,8 +336,10 @@ def _pad_slots(rules: Sequence[RuleTable], stacked: Ints) -> Ints:
     """Mark the padding of the statistic columns as none."""
     padded = np.full_like(stacked, _NO_SLOT)
     for row, rule in enumerate(rules):
-        table = rule.tables["stat_slots"]
-        padded[(row, *(slice(size) for size in table.shape))] = table
+        _fill(padded[row], rule.tables["stat_slots"])
     return padded
 
 
+def _fill(larger: NDArray[Any], table: NDArray[Any]) -> None:
+    """Write a table into the first rows and columns of a larger one."""
+    larger[tuple(slice(size) for size in table.shape)] = table

@@ -84,6 +84,9 @@ class VecEnv:
         num_worlds: B.
         seed: see above.
         num_threads: threads that step worlds side by side.
+        stagger: cut every world's first episode off at a random step, so that worlds whose episodes are equally long do
+            not march in step: a batch of training then sees every phase of an episode. A cut is a truncation, and no
+            outcome is reported for it.
         collect_stats: whether finished episodes carry the engine's statistics (a dict built at each end of an episode).
 
     Raises:
@@ -97,6 +100,7 @@ class VecEnv:
         *,
         seed: int = 0,
         num_threads: int = 1,
+        stagger: bool = False,
         collect_stats: bool = True,
     ) -> None:
         if num_worlds < 1:
@@ -126,6 +130,7 @@ class VecEnv:
         self.num_agents = num_worlds * self.agents_per_world
         self.single_observation_space = self.spec.observation_space
         self.single_action_space = self.spec.action_space
+        self.stagger = stagger
         self.collect_stats = collect_stats
         self.observations = self._rows(self.engine.observations)
         self.starts = np.ones(self.num_agents, dtype=np.bool_)
@@ -133,6 +138,7 @@ class VecEnv:
         self._task = np.zeros(num_worlds, dtype=np.int64)
         self._returns = np.zeros((num_worlds, self.agents_per_world), dtype=np.float32)
         self._lengths = np.zeros(num_worlds, dtype=np.int64)
+        self._cut_at = np.zeros(num_worlds, dtype=np.int64)  # step at which to cut an episode off; 0: not at all
         self._actions = np.zeros((num_worlds, self.agents_per_world, 2), dtype=np.int32)
         self.seed = seed
         self.reset(seed)
@@ -173,6 +179,8 @@ class VecEnv:
             grids.append(self._builders[task](rng))
             seeds.append(int(rng.integers(2**32)))
             tasks.append(task)
+            steps = self.curriculum.tasks[task].config.game.max_steps
+            self._cut_at[world] = rng.integers(1, steps + 1) if self.stagger and episode == 0 and steps else 0
         self.engine.reset(worlds, grids, seeds, tasks)
         self._episode[worlds] += 1
         self._task[worlds] = tasks
@@ -215,8 +223,12 @@ class VecEnv:
         self._returns[lo:hi] += rewards
         self._lengths[lo:hi] += 1
         self.starts[rows] = False
+        cut = (self._lengths[lo:hi] == self._cut_at[lo:hi]) & ~(terminals | truncations).any(axis=1)
+        truncations[cut] = True
         ended = [lo + int(w) for w in np.flatnonzero((terminals | truncations).any(axis=1))]
-        episodes = [self._outcome(world, bool(truncations[world - lo].any())) for world in ended]
+        episodes = [
+            self._outcome(world, bool(truncations[world - lo].any())) for world in ended if not cut[world - lo]
+        ]
         final_observations = engine.observations[ended].reshape(-1, *self.observations.shape[1:])
         if ended:
             for outcome in episodes:
@@ -256,6 +268,7 @@ class VecEnv:
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
             "starts": self.starts.copy(),
+            "cut_at": self._cut_at.copy(),
             "curriculum": self.curriculum.state_dict(),
         }
 
@@ -277,6 +290,7 @@ class VecEnv:
         self._returns[:] = state["returns"]
         self._lengths[:] = state["lengths"]
         self.starts[:] = state["starts"]
+        self._cut_at[:] = state["cut_at"]
         self.curriculum.load_state_dict(state["curriculum"])
 
 

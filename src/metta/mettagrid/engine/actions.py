@@ -142,7 +142,7 @@ def act(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> bo
         return change_color(state, w, a, arg)
     if kind == CHANGE_GLYPH:
         return change_glyph(state, w, a, arg)
-    return kind == NOOP
+    return bool(kind == NOOP)
 
 
 @rule

@@ -8,11 +8,14 @@ tuple itself: `state.agents[w, a, ROW]` reads the same compiled and interpreted.
 The arrays have to be C-contiguous and have to outlive the table.
 """
 
+# Numba says little about its types, and less in some versions.
+# mypy: disable-error-code="no-untyped-call,misc,untyped-decorator,override,unused-ignore,import-untyped"
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from llvmlite import ir
@@ -43,7 +46,9 @@ def array_fields(bundle: type[NamedTuple]) -> dict[str, Array]:
     """
     fields = {}
     for name, hint in get_type_hints(bundle, include_extras=True).items():
-        kinds = [arg for arg in get_args(hint) if isinstance(arg, Array)] if get_origin(hint) is Annotated else []
+        kinds = (
+            [arg for arg in get_args(hint) if isinstance(arg, Array)] if get_origin(hint) is Annotated else []
+        )
         if not kinds:
             raise TypeError(f"{bundle.__name__}.{name} is annotated {hint}: say which array it is.")
         fields[name] = kinds[0]
@@ -71,7 +76,7 @@ def describe(bundle: Any) -> Any:
     return np.array(table, np.int64)
 
 
-class BundleType(types.Type):  # type: ignore[misc]
+class BundleType(types.Type):
     """Compile-time type of a bundle: a pointer to its table."""
 
     def __init__(self, name: str, fields: tuple[tuple[str, Array], ...]) -> None:
@@ -106,8 +111,8 @@ def opener(bundle: type[Bundle]) -> Callable[[Any], Bundle]:
 
         return bundle_type(table), generate
 
-    opened: Callable[[Any], Bundle] = intrinsic(open_bundle)
-    return opened
+    opened: Any = intrinsic(open_bundle)
+    return cast(Callable[[Any], Bundle], opened)
 
 
 def _same(table: Any) -> Any:
@@ -115,13 +120,13 @@ def _same(table: Any) -> Any:
 
 
 @register_model(BundleType)
-class _BundleModel(models.PrimitiveModel):  # type: ignore[misc]
+class _BundleModel(models.PrimitiveModel):
     def __init__(self, manager: Any, bundle_type: BundleType) -> None:
         super().__init__(manager, bundle_type, ir.IntType(64).as_pointer())
 
 
 @infer_getattr
-class _BundleAttributes(AttributeTemplate):  # type: ignore[misc]
+class _BundleAttributes(AttributeTemplate):
     key = BundleType
 
     def generic_resolve(self, bundle: BundleType, attribute: str) -> Any:
@@ -132,45 +137,8 @@ def _array_type(kind: Array) -> Any:
     return types.Array(numpy_support.from_dtype(np.dtype(kind.dtype)), kind.ndim, "C")
 
 
-@lower_getattr_generic(BundleType)  # type: ignore[untyped-decorator]
+@lower_getattr_generic(BundleType)
 def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> Any:
-    """Generate a call to the reader of a field; one reader per module keeps what has to be compiled small."""
-    return _generate_inline(context, builder, bundle, table, attribute)
-    name = f"bundle.{bundle.name}.{attribute}"
-    reader = builder.module.globals.get(name)
-    if reader is None:
-        array_type = context.get_value_type(_array_type(bundle.place(attribute)[1]))
-        reader = ir.Function(builder.module, ir.FunctionType(array_type, [table.type]), name)
-        reader.linkage = "internal"
-        reader.attributes.add("alwaysinline")
-        _generate_reader(context, ir.IRBuilder(reader.append_basic_block()), bundle, reader.args[0], attribute)
-    return builder.call(reader, [table])
-
-
-def _generate_reader(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> None:
-    """Generate the loads that make an array out of its entry in the table."""
-    at, kind = bundle.place(attribute)
-    always = builder.module.add_metadata([])
-
-    def entry(offset: int) -> Any:
-        load = builder.load(cgutils.gep_inbounds(builder, table, at + offset))
-        load.set_metadata("invariant.load", always)  # nothing writes to the table while a kernel runs
-        return load
-
-    array = context.make_array(_array_type(kind))(context, builder)
-    itemsize = context.get_constant(types.intp, np.dtype(kind.dtype).itemsize)
-    arrayobj.populate_array(
-        array,
-        data=builder.inttoptr(entry(0), array.data.type),
-        shape=[entry(1 + axis) for axis in range(kind.ndim)],
-        strides=[entry(1 + kind.ndim + axis) for axis in range(kind.ndim - 1)] + [itemsize],
-        itemsize=itemsize,
-        meminfo=None,
-    )
-    builder.ret(array._getvalue())
-
-
-def _generate_inline(context: Any, builder: Any, bundle: BundleType, table: Any, attribute: str) -> None:
     """Generate the loads that make an array out of its entry in the table."""
     at, kind = bundle.place(attribute)
     always = builder.module.add_metadata([])

@@ -9,6 +9,9 @@ that copy is current, so the folder is named after a hash of all files of this p
 them starts a new folder and can never meet an old kernel.
 """
 
+# Numba says little about its types, and less in some versions.
+# mypy: disable-error-code="no-untyped-call,attr-defined"
+
 from __future__ import annotations
 
 import hashlib
@@ -37,7 +40,7 @@ def rule(function: Function) -> Function:
     Numba would compile it anew for every width of integer and every constant that it is called with; all integers
     are passed as int64 instead, which halves the time that compiling takes.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     if not is_interpreted():
         resolve = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: resolve(tuple(map(_widened, args)), kws)
@@ -51,10 +54,10 @@ def kernel(function: Function) -> Function:
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = str(cache_folder())
     try:
-        compiled: Function = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     finally:
         numba_config.CACHE_DIR = before
-    return compiled
+    return cast(Function, compiled)
 
 
 def _widened(argument: Any) -> Any:

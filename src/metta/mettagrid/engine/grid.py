@@ -86,7 +86,12 @@ def converter_in(state: State, w: int, cell: int) -> int:
 @rule
 def wall_in(state: State, w: int, cell: int) -> int:
     """The kind of the wall in a cell, or -1."""
-    kind = int(state.cells[w, cell]) - int(state.worlds[w, NUM_AGENTS]) - int(state.worlds[w, NUM_CONVERTERS]) - 1
+    kind = (
+        int(state.cells[w, cell])
+        - int(state.worlds[w, NUM_AGENTS])
+        - int(state.worlds[w, NUM_CONVERTERS])
+        - 1
+    )
     return kind if kind >= 0 else -1
 
 

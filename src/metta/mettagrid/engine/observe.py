@@ -103,9 +103,7 @@ def find_things(rules: Rules, state: State, seen: Ints, w: int, a: int) -> int:
 
 
 @rule
-def observe_self(
-    rules: Rules, state: State, w: int, a: int, capacity: int, action: int, arg: int
-) -> int:
+def observe_self(rules: Rules, state: State, w: int, a: int, capacity: int, action: int, arg: int) -> int:
     """Write what an agent knows about itself; returns how many tokens that takes."""
     r = state.worlds[w, RULE]
     scalars = rules.scalars
@@ -143,7 +141,7 @@ def completion_byte(step: int, max_steps: int) -> int:
     if max_steps == 0:
         return 0
     part = np.float32(step) / np.float32(max_steps) * np.float32(255)
-    return int(math.floor(float(part) + 0.5)) & 255
+    return math.floor(float(part) + 0.5) & 255
 
 
 @rule
@@ -152,5 +150,5 @@ def reward_byte(reward: np.float32) -> int:
     hundredths = float(reward * np.float32(100))
     if not abs(hundredths) < 2147483648.0:
         return 0
-    size = int(math.floor(abs(hundredths) + 0.5))
+    size = math.floor(abs(hundredths) + 0.5)
     return (size if hundredths >= 0 else -size) & 255

@@ -58,7 +58,12 @@ from metta.mettagrid.engine.step import count_invalid
 
 @kernel
 def reset_worlds(
-    rule_table: Any, state_table: Any, actions: Ints, seen: Ints, maps: NDArray[np.int16], starts: NDArray[np.int64]
+    rule_table: Any,
+    state_table: Any,
+    actions: Ints,
+    seen: Ints,
+    maps: NDArray[np.int16],
+    starts: NDArray[np.int64],
 ) -> None:
     """Begin new episodes.
 
@@ -193,7 +198,10 @@ def move_invalid_counts(state_table: Any, old: Ints) -> None:
         for row in range(old.shape[1]):
             if old[w, row, INVALID_KEY] != 0:
                 count_invalid(
-                    state, w, int(old[w, row, 0]), int(old[w, row, 1]), int(old[w, row, 2]), int(old[w, row, 3])
+                    state,
+                    w,
+                    int(old[w, row, 0]),
+                    int(old[w, row, 1]),
+                    int(old[w, row, 2]),
+                    int(old[w, row, 3]),
                 )
-
-

@@ -85,7 +85,7 @@ def end_episode(rules: Rules, state: State, w: int) -> bool:
         return False
     for a in range(state.worlds[w, NUM_AGENTS]):
         state.flags[flag, w, a] = True
-    first = state.worlds[w, ENDED] == 0
+    first = bool(state.worlds[w, ENDED] == 0)
     state.worlds[w, ENDED] = 1
     return first
 
@@ -152,7 +152,9 @@ def reward_diversity(rules: Rules, state: State, w: int) -> None:
                     others += 1
             if others > 0:
                 different = 1.0 - math.exp(-(distance / others) / scale)
-        bonus = x * (float(rules.reals[r, SIMILARITY]) * similar + float(rules.reals[r, DIVERSITY]) * different)
+        bonus = x * (
+            float(rules.reals[r, SIMILARITY]) * similar + float(rules.reals[r, DIVERSITY]) * different
+        )
         totals[REWARD, w, a] += np.float32(bonus)
 
 

@@ -129,7 +129,7 @@ def is_legal(rules: Rules, r: int, action: int, arg: int) -> bool:
     """Whether an argument may be given to an action; negative ones may, except as a direction."""
     if arg < 0 and rules.actions[r, action, KIND] == ROTATE:
         return False
-    return arg <= rules.actions[r, action, MAX_ARG]
+    return bool(arg <= rules.actions[r, action, MAX_ARG])
 
 
 @rule

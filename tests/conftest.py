@@ -1,0 +1,22 @@
+"""Options and fixtures that several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TRACES = Path(__file__).parent / "data" / "traces"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--traces", type=Path, default=TRACES, help="folder of recorded episodes that the engine has to reproduce"
+    )
+
+
+@pytest.fixture(scope="session")
+def traces(request: pytest.FixtureRequest) -> Path:
+    """The folder of recorded episodes."""
+    folder: Path = request.config.getoption("--traces")
+    return folder
