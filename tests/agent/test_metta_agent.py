@@ -128,7 +128,7 @@ def test_every_weight_gets_a_gradient_and_moves(variant: dict[str, object]) -> N
 
 def test_only_legal_pairs_are_chosen_as_often_as_their_probability_says() -> None:
     agent = make_agent()
-    num_draws = 40_000
+    num_draws = 10_000
     obs = random_tokens(np.random.default_rng(5), 1).expand(num_draws, -1, -1)
     out = agent.act(obs, agent.initial_state(num_draws), generator=torch.Generator().manual_seed(0))
     seen, counts = out.actions.unique(dim=0, return_counts=True)

@@ -12,7 +12,17 @@ from metta.mettagrid.rules import RuleTable, compile_rules
 from metta.mettagrid.testing import Episode
 from metta.mettagrid.world_config import WorldConfig
 
-ACTIONS = ("noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "change_glyph")
+ACTIONS = (
+    "noop",
+    "move",
+    "rotate",
+    "put_items",
+    "get_items",
+    "attack",
+    "swap",
+    "change_color",
+    "change_glyph",
+)
 STATS = ("ore_red.gained", "action.move.success", "action.invalid_arg.0.99", "heart.lost", "no.such.stat")
 ODD_NUMBERS = (-(2**31), -5, -1, 0, 1, 2, 3, 7, 255, 256, 2**31 - 1)
 
@@ -56,11 +66,15 @@ def random_config(rng: np.random.Generator) -> dict[str, Any]:
         return {item: int(rng.integers(0, most + 1)) for item in items if rng.random() < 0.3}
 
     def agent() -> dict[str, Any]:
-        inventory: dict[str, float] = {item: float(rng.normal().round(3)) for item in items if rng.random() < 0.5}
+        inventory: dict[str, float] = {
+            item: round(float(rng.normal()), 3) for item in items if rng.random() < 0.5
+        }
         caps = {f"{item}_max": int(rng.integers(-1, 5)) for item in items if rng.random() < 0.3}
-        stats = {name: float(rng.normal().round(3)) for name in STATS if rng.random() < 0.3}
+        stats = {name: round(float(rng.normal()), 3) for name in STATS if rng.random() < 0.3}
         return {
-            "resource_limits": {item: int(rng.choice([0, 1, 5, 255])) for item in items if rng.random() < 0.5},
+            "resource_limits": {
+                item: int(rng.choice([0, 1, 5, 255])) for item in items if rng.random() < 0.5
+            },
             "freeze_duration": int(rng.choice([0, 1, 4, 255])),
             "rewards": {"inventory": {**inventory, **caps}, "stats": stats},
             "action_failure_penalty": float(rng.choice([0, 0.1])),
@@ -72,7 +86,9 @@ def random_config(rng: np.random.Generator) -> dict[str, Any]:
             entry["consumed_resources"] = amounts(1)
         if rng.random() < 0.2:
             consumed = entry.get("consumed_resources", {})
-            entry["required_resources"] = {item: max(n, consumed.get(item, 0)) for item, n in amounts(2).items()}
+            entry["required_resources"] = {
+                item: max(n, consumed.get(item, 0)) for item, n in amounts(2).items()
+            }
         if name == "attack" and rng.random() < 0.5:
             entry["defense_resources"] = amounts(1)
         if name == "change_glyph":
@@ -119,7 +135,7 @@ def random_config(rng: np.random.Generator) -> dict[str, Any]:
         "track_movement_metrics": bool(rng.random() < 0.5),
     }
     if rng.random() < 0.3:
-        config["step_reward"] = float(rng.normal().round(2))
+        config["step_reward"] = round(float(rng.normal()), 2)
     if rng.random() < 0.3:
         config["lifetime"] = int(rng.integers(1, 20))
     if rng.random() < 0.3:
@@ -146,7 +162,9 @@ def random_grid(rules: RuleTable, rng: np.random.Generator) -> NDArray[np.str_]:
     return rng.permutation(np.array(things)).reshape(height, width)
 
 
-def random_actions(rules: RuleTable, rng: np.random.Generator, steps: int, odd: float = 0.1) -> NDArray[np.int32]:
+def random_actions(
+    rules: RuleTable, rng: np.random.Generator, steps: int, odd: float = 0.1
+) -> NDArray[np.int32]:
     """Mostly legal actions; a share of `odd` numbers is anything, the ends of int32 included."""
     legal = np.array(rules.spec.legal_actions or [(0, 0)], np.int32)
     actions = legal[rng.integers(len(legal), size=(steps, rules.num_agents))]

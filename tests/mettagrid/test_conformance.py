@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metta.mettagrid import conformance
-from metta.mettagrid.conformance import Trace, check_folder, main, replay
+from metta.mettagrid import traces as traces_module
+from metta.mettagrid.conformance import check_folder, main
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.rules import RuleTable
+from metta.mettagrid.traces import Trace, replay
 
 SHORT = ("s00_tiny_open", "s14_tokens_tiny", "s24_few_actions", "s32_random_c", "s09_penalties")
 
@@ -84,15 +85,33 @@ def spoil_item(name: str, index: tuple[int, ...], value: Any) -> Callable[[dict[
 
 SPOILED = {
     "observations": (spoil_item("observations", (8, 2, 1, 2), 99), "step 7, agent 2, token 1: expected ["),
-    "first observation": (spoil_item("observations", (0, 3, 0, 0), 99), "at the reset, agent 3, token 0: expected [99,"),
+    "first observation": (
+        spoil_item("observations", (0, 3, 0, 0), 99),
+        "at the reset, agent 3, token 0: expected [99,",
+    ),
     "rewards": (spoil_item("rewards", (4, 1), 0.5), "step 4, agent 1, rewards: expected 0.5, got "),
-    "episode rewards": (spoil_item("episode_rewards", (4, 1), 0.5), "step 4, agent 1, episode_rewards: expected 0.5"),
-    "terminals": (spoil_item("terminals", (6, 0), True), "step 6, agent 0, terminals: expected True, got False"),
-    "truncations": (spoil_item("truncations", (6, 5), True), "step 6, agent 5, truncations: expected True, got False"),
+    "episode rewards": (
+        spoil_item("episode_rewards", (4, 1), 0.5),
+        "step 4, agent 1, episode_rewards: expected 0.5",
+    ),
+    "terminals": (
+        spoil_item("terminals", (6, 0), True),
+        "step 6, agent 0, terminals: expected True, got False",
+    ),
+    "truncations": (
+        spoil_item("truncations", (6, 5), True),
+        "step 6, agent 5, truncations: expected True, got False",
+    ),
     "order": (spoil_item("agent_order", (9, 3), 77), "step 9, agent_order[3]: expected 77, got "),
     "state": (spoil_item("agent_state", (2, 1, 4), 77), "step 1, agent 1, agent_state[4]: expected 77, got "),
-    "inventory": (spoil_item("agent_inventory", (3, 0, 2), 77), "step 2, agent 0, agent_inventory[2]: expected 77"),
-    "converters": (spoil_item("converter_inventory", (3, 1, 0), 77), "step 2, converter_inventory[1, 0]: expected 77"),
+    "inventory": (
+        spoil_item("agent_inventory", (3, 0, 2), 77),
+        "step 2, agent 0, agent_inventory[2]: expected 77",
+    ),
+    "converters": (
+        spoil_item("converter_inventory", (3, 1, 0), 77),
+        "step 2, converter_inventory[1, 0]: expected 77",
+    ),
     "object ids": (spoil_item("agent_object_ids", (2,), 7777), "agent_object_ids[2]: expected 7777, got "),
     "hash": (spoil_item("initial_grid_hash", (), 1), "initial_grid_hash: expected 1, got "),
     "arguments": (spoil_item("max_action_args", (0,), 55), "max_action_args[0]: expected 55, got "),
@@ -120,7 +139,9 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("what", SPOILED)
-def test_the_first_difference_is_named(one_trace: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_difference_is_named(
+    one_trace: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoil, expected = SPOILED[what]
     path = one_trace / "s14_tokens_tiny.npz"
     with np.load(path) as data:
@@ -156,8 +177,8 @@ def equal_priorities(rules: RuleTable) -> None:
     rules.tables["scalars"][cols.S_TOP_PRIORITY] = 0
 
 
-def raise_limits(rules: RuleTable) -> None:
-    rules.tables["groups"][:, cols.LIMITS :] = 255
+def lower_limits(rules: RuleTable) -> None:
+    rules.tables["groups"][:, cols.LIMITS :] = 1
 
 
 def forget_rewards(rules: RuleTable) -> None:
@@ -174,9 +195,9 @@ def forget_stat_caps(rules: RuleTable) -> None:
         (swap_window_cells, "s10_swapping", "token"),
         (forget_sharing, "s32_random_c", "rewards"),
         (forget_penalty, "s09_penalties", "rewards"),
-        (slow_converters, "s05_zero_ticks", "converter_state"),
-        (equal_priorities, "s01_edge_brawl", "action_success"),
-        (raise_limits, "s28_quantities", "agent_inventory"),
+        (slow_converters, "s05_zero_ticks", "converter_inventory"),
+        (equal_priorities, "s01_edge_brawl", "agent_state"),
+        (lower_limits, "s28_quantities", "agent_inventory"),
         (forget_rewards, "s28_quantities", "rewards"),
         (forget_stat_caps, "s20_stat_rewards", "rewards"),
     ],
@@ -184,17 +205,19 @@ def forget_stat_caps(rules: RuleTable) -> None:
 def test_wrong_rules_are_noticed(
     fault: Callable[[RuleTable], None], scenario: str, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile_rules = conformance.compile_rules
+    compile_rules = traces_module.compile_rules
 
     def wrong_rules(config: Any) -> RuleTable:
         rules = compile_rules(config)
-        copied = dataclasses.replace(rules, tables={name: table.copy() for name, table in rules.tables.items()})
+        copied = dataclasses.replace(
+            rules, tables={name: table.copy() for name, table in rules.tables.items()}
+        )
         fault(copied)
         return copied
 
     trace = Trace(conftest_traces() / f"{scenario}.npz")
     assert replay(trace) is None
-    monkeypatch.setattr(conformance, "compile_rules", wrong_rules)
+    monkeypatch.setattr(traces_module, "compile_rules", wrong_rules)
     difference = replay(trace)
     assert difference is not None
     assert difference.field.startswith(field), str(difference)
@@ -212,7 +235,9 @@ def test_a_wrong_refusal_is_noticed(one_trace: Path, capsys: pytest.CaptureFixtu
     assert main([str(one_trace)]) == 1
     failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
     assert len(failures) == 6
-    assert failures[0].startswith("FAIL errors.json/unknown_cell: expected the message 'Unknown object type: candle'")
+    assert failures[0].startswith(
+        "FAIL errors.json/unknown_cell: expected the message 'Unknown object type: candle'"
+    )
     assert failures[-1] == f"FAIL errors.json[{len(cases)}]: the case is not a JSON object"
 
 
@@ -220,8 +245,14 @@ def test_a_wrong_refusal_is_noticed(one_trace: Path, capsys: pytest.CaptureFixtu
     ("spoil", "line"),
     [
         (lambda folder: (folder / "index.json").unlink(), "FAIL index.json: the file is missing"),
-        (lambda folder: (folder / "errors.json").write_text("{"), "FAIL errors.json: the file cannot be read as JSON"),
-        (lambda folder: (folder / "errors.json").write_text("{}"), "FAIL errors.json: the file holds a dict, not a list"),
+        (
+            lambda folder: (folder / "errors.json").write_text("{"),
+            "FAIL errors.json: the file cannot be read as JSON",
+        ),
+        (
+            lambda folder: (folder / "errors.json").write_text("{}"),
+            "FAIL errors.json: the file holds a dict, not a list",
+        ),
         (
             lambda folder: (folder / "s14_tokens_tiny.npz").write_bytes(b"not a zip"),
             "FAIL s14_tokens_tiny: the file cannot be read as npz",
@@ -253,10 +284,18 @@ def test_broken_folders_get_a_clear_line(
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("actions", np.zeros((250, 6), np.int32), "actions is int32 (250, 6), not integers [steps, agents, 2]"),
+        (
+            "actions",
+            np.zeros((250, 6), np.int32),
+            "actions is int32 (250, 6), not integers [steps, agents, 2]",
+        ),
         ("rewards", np.zeros((3, 6), np.float32), "rewards has shape (3, 6) where (250, 6) would fit"),
         ("stats", np.array("{"), "stats is not JSON"),
-        ("map", np.full((11, 11), "empty"), "the config or the map is refused: the map of world 0 has 0 agents"),
+        (
+            "map",
+            np.full((11, 11), "empty"),
+            "the config or the map is refused: the map of world 0 has 0 agents",
+        ),
         ("map", np.zeros((11, 11)), "map is float64 (11, 11), not cell names"),
         ("config", np.array("{}"), "the config or the map is refused:"),
     ],

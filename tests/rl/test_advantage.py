@@ -202,6 +202,19 @@ def test_a_collected_batch_equals_the_oracle_over_each_agents_whole_stretch(
     assert bool(experience.truncations.any())
 
 
+def test_a_begun_segment_lends_its_first_value_to_the_one_before(
+    make_env, make_agent, make_experience
+) -> None:
+    env, agent = make_env(lengths=(1000, 1000)), make_agent()
+    experience = make_experience(env, agent)
+    rollout(experience, agent, 11 * 8)
+    got = compute_advantages(experience, 0.9, 0.0)
+    assert got.shape == (8, 8)
+    following = experience.values[8:16, 0]
+    expected = experience.rewards[:8, -1] + 0.9 * following - experience.values[:8, -1]
+    torch.testing.assert_close(got[:, -1], expected)
+
+
 def test_nothing_collected_is_said(make_env, make_agent, make_experience) -> None:
     env, agent = make_env(), make_agent()
     experience = make_experience(env, agent)

@@ -10,7 +10,7 @@ from metta.rl.rollout import rollout
 from metta.rl.trainer_config import OptimizerConfig, PPOConfig
 from metta.rl.update import train_ppo
 
-THRESHOLD = 0.9
+THRESHOLD = 0.95
 """Share of right actions. Chance is 0.5; whoever sees the sign but forgets it at once gets 0.65."""
 
 
@@ -83,4 +83,4 @@ def test_learns_what_takes_a_memory_that_ends_with_the_episode(learn, kind, seed
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_learner_stays_below(learn, monkeypatch, fault) -> None:
     FAULTS[fault](monkeypatch)
-    assert learn() < THRESHOLD - 0.15
+    assert learn() < 0.9

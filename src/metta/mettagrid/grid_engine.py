@@ -5,6 +5,7 @@ Every world has its own rules, map and clock, and behaves exactly as it would al
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.mettagrid import introspection
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
@@ -20,15 +20,18 @@ from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
 from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
 from metta.mettagrid.engine.state import INVALID_COLUMNS, Ints, Rules, State, allocate
 from metta.mettagrid.engine.step import step_worlds
-from metta.mettagrid.grid_hash import grid_hash
-from metta.mettagrid.grids import Grid, as_codes, as_names, count_agents, count_converters
+from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
 from metta.mettagrid.world_config import WorldConfig
+from metta.mettagrid.world_reader import WorldReader
 
 _MAX_CODES = 2**16 - 1
 
+_GROWING = frozenset({"converters", "converter_items", "converter_stats", "looks", "invalid"})
+"""Arrays of the state that get more rows when a map or an episode needs them."""
 
-class GridEngine:
+
+class GridEngine(WorldReader):
     """B worlds in one set of arrays.
 
     Sizes: B worlds, A the most agents and K the most tokens that any rule set has. Rows of `[B, A]` arrays beyond
@@ -78,6 +81,8 @@ class GridEngine:
         self._maps = np.zeros((num_worlds, max_height, max_width), np.int16)
         self._began = np.zeros(num_worlds, np.bool_)
         self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
+        configs = "\n".join(rule.config.model_dump_json() for rule in self.rules)
+        self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8)
         self._bind()
         self._pool: ThreadPoolExecutor | None = None
         self.num_threads = num_threads
@@ -174,72 +179,9 @@ class GridEngine:
         used = self._run(ready, start, stop)
         self._grow_invalid(used)
 
-    def grid_objects(self, world: int) -> dict[int, dict[str, Any]]:
-        """Everything on the map of a world by object id."""
-        return introspection.grid_objects(self.rule_of(world), self._state, self._world(world))
-
-    def episode_stats(self, world: int) -> dict[str, Any]:
-        """Statistics of the episode: `game` (by name), `agent` and `converter` (one dict each)."""
-        return introspection.episode_stats(self.rule_of(world), self._state, self._world(world))
-
-    def agent_order(self, world: int) -> NDArray[np.int32]:
-        """int32 `[agents]`: the agent that acted k-th in the last step."""
-        return self._agents(world)[:, cols.ORDER].copy()
-
-    def agent_state(self, world: int) -> NDArray[np.int32]:
-        """int32 `[agents, 6]`: row, column, orientation, remaining frozen steps, colour, glyph."""
-        return self._agents(world)[:, cols.ROW : cols.GLYPH + 1].copy()
-
-    def agent_inventory(self, world: int) -> NDArray[np.int16]:
-        """int16 `[agents, items]`: counts; -1 no entry, 0 an entry that holds nothing."""
-        rule = self.rule_of(world)
-        return self._state.agent_items[world, : rule.num_agents, : len(rule.item_names)].copy()
-
-    def agent_object_ids(self, world: int) -> NDArray[np.int32]:
-        """int32 `[agents]`: object id of every agent."""
-        return self._agents(world)[:, cols.AGENT_OBJECT_ID].copy()
-
-    def converter_ids(self, world: int) -> NDArray[np.int32]:
-        """int32 `[converters]`: object id of every converter, ascending."""
-        return self._converters(world)[:, cols.CONVERTER_OBJECT_ID].copy()
-
-    def converter_state(self, world: int) -> NDArray[np.bool_]:
-        """bool `[converters, 2]`: is converting, is cooling down."""
-        phase = self._converters(world)[:, cols.PHASE]
-        return np.stack([phase == cols.CONVERTING, phase == cols.COOLING], axis=1)
-
-    def converter_inventory(self, world: int) -> NDArray[np.int16]:
-        """int16 `[converters, items]`: counts; -1 no entry."""
-        count = int(self._state.worlds[self._world(world), cols.NUM_CONVERTERS])
-        held = self._state.converter_items[world, :count, : len(self.rule_of(world).item_names)]
-        return np.where(held == 0, np.int16(-1), held)
-
-    def initial_grid(self, world: int) -> NDArray[np.str_]:
-        """Cell names `[height, width]` of the map that the episode began with."""
-        height, width = self.map_size(world)
-        return as_names(self._maps[world, :height, :width], self.rule_of(world))
-
-    def initial_grid_hash(self, world: int) -> int:
-        """A 64-bit fingerprint of the map that the episode began with."""
-        return grid_hash(self.initial_grid(world).tolist())
-
-    def map_size(self, world: int) -> tuple[int, int]:
-        """Rows and columns of a world's map."""
-        row = self._state.worlds[self._world(world)]
-        return int(row[cols.HEIGHT]), int(row[cols.WIDTH])
-
-    def rule_of(self, world: int) -> RuleTable:
-        """The rule set of a world."""
-        return self.rules[int(self._state.worlds[self._world(world), cols.RULE])]
-
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays by name; `restore` continues from them exactly."""
-        arrays = {name: array.copy() for name, array in self._state._asdict().items()}
-        return arrays | {
-            "maps": self._maps.copy(),
-            "began": self._began.copy(),
-            "mask": self.agent_mask.copy(),
-        }
+        return {name: array.copy() for name, array in self._arrays().items()}
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Continue from a snapshot of an engine with the same rules, worlds and sizes.
@@ -247,27 +189,28 @@ class GridEngine:
         Raises:
             ValueError: the snapshot is of another kind of engine; nothing is changed.
         """
-        expected = self._state._asdict() | {"maps": self._maps, "began": self._began, "mask": self.agent_mask}
-        if arrays.keys() != expected.keys():
-            odd = sorted(arrays.keys() ^ expected.keys())
+        own = self._arrays()
+        if arrays.keys() != own.keys():
+            odd = sorted(arrays.keys() ^ own.keys())
             raise ValueError(
                 f"the snapshot does not hold the arrays of this engine: {odd} are missing or unknown."
             )
-        growing = {"converters": 1, "converter_items": 1, "converter_stats": 1, "looks": 1, "invalid": 1}
+        if not np.array_equal(arrays["rules"], own["rules"]):
+            raise ValueError(
+                "the snapshot was taken of an engine with other rules: restore into one with the same."
+            )
         for name, array in arrays.items():
-            have = list(expected[name].shape)
-            given = list(array.shape)
-            if name in growing and len(given) == len(have):
-                have[growing[name]] = given[growing[name]]
-            if given != have or array.dtype != expected[name].dtype:
+            size = list(own[name].shape)
+            if name in _GROWING and array.ndim == len(size):
+                size[1] = array.shape[1]
+            if list(array.shape) != size or array.dtype != own[name].dtype:
                 raise ValueError(
-                    f"the snapshot's {name} is {array.dtype} {tuple(given)}, but this engine has "
-                    f"{expected[name].dtype} {tuple(have)}: restore into an engine with the same rules and sizes."
+                    f"the snapshot's {name} is {array.dtype} {array.shape}, but this engine has {own[name].dtype} "
+                    f"{tuple(size)}: restore into an engine with the same worlds and sizes."
                 )
-        self._keep_buffers(State(**{name: arrays[name] for name in State._fields}))
-        self._maps[:] = arrays["maps"]
-        self._began[:] = arrays["began"]
-        self.agent_mask[:] = arrays["mask"]
+        self._keep(State(**{name: arrays[name] for name in State._fields}))
+        for name in ("maps", "began", "mask"):
+            own[name][:] = arrays[name]
 
     # ----------------------------------------------------------------------------------------------- inside
 
@@ -297,7 +240,7 @@ class GridEngine:
         self._state_table = describe(state)
 
     def _num_codes(self, converters: int) -> int:
-        return 1 + self.max_agents + converters + self._tables.objects.shape[1]
+        return int(1 + self.max_agents + converters + self._tables.objects.shape[1])
 
     def _bind(self) -> None:
         """Name the arrays that belong to the interface."""
@@ -317,10 +260,10 @@ class GridEngine:
         bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
 
         def part(i: int) -> int:
-            used: int = step_worlds(
+            used = step_worlds(
                 self._rule_table, self._state_table, actions, self._seen[i], bounds[i], bounds[i + 1]
             )
-            return used
+            return int(used)
 
         if self._pool is None or threads == 1:
             if not is_interpreted():
@@ -388,7 +331,16 @@ class GridEngine:
         self._hold(self._state._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32)))
         move_invalid_counts(self._state_table, old)
 
-    def _keep_buffers(self, given: State) -> None:
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a snapshot holds; `rules` is a fingerprint."""
+        return self._state._asdict() | {
+            "maps": self._maps,
+            "began": self._began,
+            "mask": self.agent_mask,
+            "rules": self._fingerprint,
+        }
+
+    def _keep(self, given: State) -> None:
         """Take over a snapshot; arrays that the interface shows keep their place in memory."""
         kept = {}
         for name, array in given._asdict().items():
@@ -399,19 +351,6 @@ class GridEngine:
             else:
                 kept[name] = array.copy()
         self._hold(State(**kept))
-
-    def _world(self, world: int) -> int:
-        if not 0 <= world < self.num_worlds:
-            raise ValueError(
-                f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
-            )
-        return world
-
-    def _agents(self, world: int) -> Ints:
-        return self._state.agents[self._world(world), : self._state.worlds[world, cols.NUM_AGENTS]]
-
-    def _converters(self, world: int) -> Ints:
-        return self._state.converters[self._world(world), : self._state.worlds[world, cols.NUM_CONVERTERS]]
 
 
 def _grown(array: Any, size: int) -> Any:

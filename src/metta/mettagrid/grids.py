@@ -39,6 +39,8 @@ def as_codes(grid: Grid, rules: RuleTable, what: str) -> NDArray[np.int16]:
                 f"{what} has code {grid[row, col]} at row {row}, column {col}, but its rules have codes 0 to {known - 1}."
             )
         return grid.astype(np.int16)
+    if grid.dtype.kind != "U":
+        raise ValueError(f"{what} is a grid of {grid.dtype}, but a map holds cell names or integer codes.")
     names, inverse = np.unique(grid, return_inverse=True)
     codes = np.zeros(len(names), np.int16)
     for i, name in enumerate(names.tolist()):

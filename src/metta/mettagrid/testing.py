@@ -59,7 +59,9 @@ def check_batch_independence(
             index, episode = waiting.pop(0) if waiting else (-1, idle)
             batch.reset([world], [episode.grid], [episode.seed], [episode.rule])
             if index >= 0:
-                alone = GridEngine([rules[episode.rule]], 1, max_height=len(episode.grid), max_width=len(episode.grid[0]))
+                alone = GridEngine(
+                    [rules[episode.rule]], 1, max_height=len(episode.grid), max_width=len(episode.grid[0])
+                )
                 alone.reset([0], [episode.grid], [episode.seed])
                 _same(observable(batch, world), observable(alone, 0), f"episode {index} at its reset")
                 playing[world] = (index, episode, alone, 0)
@@ -113,10 +115,14 @@ def check_world(engine: GridEngine, world: int) -> None:
     assert len(set(cells)) == len(cells), f"world {world}: a cell holds two things"
     assert all(0 <= r < height and 0 <= c < width for r, c in cells), f"world {world}: a thing is off the map"
     names = engine.initial_grid(world)
-    assert len(things) == np.count_nonzero(~np.isin(names, ["empty", ".", " "])), f"world {world}: things were lost"
+    assert len(things) == np.count_nonzero(~np.isin(names, ["empty", ".", " "])), (
+        f"world {world}: things were lost"
+    )
     agents = {thing["agent_id"]: thing for thing in things.values() if "agent_id" in thing}
     assert sorted(agents) == list(range(rule.num_agents)), f"world {world}: its agents are {sorted(agents)}"
-    assert sorted(engine.agent_order(world).tolist()) == list(range(rule.num_agents)), "the order is no permutation"
+    assert sorted(engine.agent_order(world).tolist()) == list(range(rule.num_agents)), (
+        "the order is no permutation"
+    )
     state = engine.agent_state(world)
     stats = engine.episode_stats(world)["agent"]
     inventory = engine.agent_inventory(world)
@@ -128,8 +134,12 @@ def check_world(engine: GridEngine, world: int) -> None:
             balance = stats[a].get(f"{name}.gained", 0) - stats[a].get(f"{name}.lost", 0)
             assert held == balance, f"world {world}, agent {a} holds {held} {name}, but got {balance}"
     _check_tokens(engine.observations[world, : rule.num_agents, : rule.num_tokens], rule, world)
-    assert (engine.observations[world, rule.num_agents :] == PADDING).all(), f"world {world}: unused rows are written"
-    assert (engine.observations[world, :, rule.num_tokens :] == PADDING).all(), f"world {world}: too many tokens"
+    assert (engine.observations[world, rule.num_agents :] == PADDING).all(), (
+        f"world {world}: unused rows are written"
+    )
+    assert (engine.observations[world, :, rule.num_tokens :] == PADDING).all(), (
+        f"world {world}: too many tokens"
+    )
     assert not engine.rewards[world, rule.num_agents :].any(), f"world {world}: unused rows are rewarded"
 
 
@@ -161,7 +171,7 @@ def _play(env: VecEnv, steps: int, seed: int) -> list[dict[str, NDArray[Any]]]:
     rows, tokens = env.num_agents, env.spec.num_tokens
     observations = env.reset(seed)
     assert env.starts.all(), "after a reset every observation is the first of its episode"
-    history = []
+    history: list[dict[str, NDArray[Any]]] = []
     for step in range(steps):
         assert observations.shape == (rows, tokens, 3), f"observations are {observations.shape}"
         assert observations.dtype == np.uint8, f"observations are {observations.dtype}"
@@ -176,12 +186,19 @@ def _play(env: VecEnv, steps: int, seed: int) -> list[dict[str, NDArray[Any]]]:
         ended = np.flatnonzero(batch.terminals | batch.truncations)
         assert np.isin(ended, batch.final_rows).all(), f"step {step} ended rows without a final observation"
         assert env.starts[ended].all(), f"at step {step} an ended episode was not followed by a new one"
-        assert batch.final_observations.shape == (len(batch.final_rows), tokens, 3), "final observations do not fit"
-        assert len(batch.episodes) * env.agents_per_world == len(batch.final_rows), "episodes and final rows disagree"
-        observations = batch.observations
-        history.append(
-            {"observations": observations.copy(), "rewards": batch.rewards.copy(), "starts": env.starts.copy()}
+        assert batch.final_observations.shape == (len(batch.final_rows), tokens, 3), (
+            "final observations do not fit"
         )
+        assert len(batch.episodes) * env.agents_per_world == len(batch.final_rows), (
+            "episodes and final rows disagree"
+        )
+        observations = batch.observations
+        shown: dict[str, NDArray[Any]] = {
+            "observations": observations,
+            "rewards": batch.rewards,
+            "starts": env.starts,
+        }
+        history.append({name: array.copy() for name, array in shown.items()})
     return history
 
 

@@ -107,7 +107,9 @@ class _Collector:
         rows, start = group.rows, perf_counter()
         seen = self.env.observations[rows]
         observations = torch.from_numpy(seen if self.config.zero_copy else seen.copy()).to(self.device)
-        group.state.zero_(torch.from_numpy(self.env.starts[rows]).to(self.device))
+        starts = self.env.starts[rows]
+        if starts.any():
+            group.state.zero_(torch.from_numpy(starts).to(self.device))
         if position % self.experience.horizon == 0:
             self.experience.store_start(position, rows, group.state)
         parts = [

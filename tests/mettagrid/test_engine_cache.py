@@ -1,0 +1,74 @@
+"""Compiled kernels on disk: used again, and never after any source has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metta.mettagrid.engine import compile as engine_compile
+from metta.mettagrid.engine.compile import cache_folder, is_interpreted, source_hash
+
+KERNEL = """
+from small.compile import cache_folder, kernel
+from small.helper import plus
+
+@kernel
+def add(x):
+    return plus(x)
+
+print(add(40), add.stats.cache_hits.total() if hasattr(add, "stats") else -1, cache_folder().name)
+"""
+HELPER = """
+from small.compile import rule
+
+@rule
+def plus(x):
+    return x + {number}
+"""
+
+
+def run_package(folder: Path) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "small.main"], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(is_interpreted(), reason="nothing is compiled")
+def test_a_change_in_a_called_function_is_noticed(tmp_path: Path) -> None:
+    package = tmp_path / "small"
+    package.mkdir()
+    shutil.copy(engine_compile.__file__, package / "compile.py")
+    (package / "main.py").write_text(KERNEL)
+    (package / "helper.py").write_text(HELPER.format(number=1))
+    first = run_package(tmp_path)
+    second = run_package(tmp_path)
+    (package / "helper.py").write_text(HELPER.format(number=2))
+    third = run_package(tmp_path)
+    assert [first[0], second[0], third[0]] == ["41", "41", "42"]
+    assert [first[1], second[1], third[1]] == ["0", "1", "0"], "only the second run finds a compiled kernel"
+    assert first[2] == second[2] != third[2]
+
+
+def test_every_source_of_the_engine_counts(tmp_path: Path) -> None:
+    package = Path(engine_compile.__file__).parent
+    copied = tmp_path / "engine"
+    shutil.copytree(package, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    original = source_hash(package)
+    assert source_hash(copied) == original
+    assert cache_folder().name.endswith(original)
+    sources = sorted(copied.glob("*.py"))
+    assert len(sources) > 10
+    for path in sources:
+        text = path.read_text()
+        path.write_text(text + "\n# changed\n")
+        assert source_hash(copied) != original, path.name
+        path.write_text(text)
+    (copied / "new.py").write_text("")
+    assert source_hash(copied) != original
