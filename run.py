@@ -22,12 +22,15 @@ from metta.common.files import atomic_write_json
 from metta.common.interrupt import stop_on_interrupt
 from metta.interface.console import TrainingDisplay, duration
 
+DEFAULT_ENV = "/env/mettagrid/simple"
 NUM_WORLDS = 64
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
-EXPERIENCE = api.ExperienceConfig(batch_size=16384, minibatch_size=4096, bptt_horizon=32, update_epochs=2)
-PPO = api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_clip_coef=0.2)
-OPTIMIZER = api.OptimizerConfig(learning_rate=1e-3)
-CHECKPOINT = api.CheckpointConfig(checkpoint_interval=60)
+EXPERIENCE = api.ExperienceConfig(
+    batch_size=8192, minibatch_size=1024, bptt_horizon=32, update_epochs=2, async_factor=1
+)
+PPO = api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.005, vf_clip_coef=0.2)
+OPTIMIZER = api.OptimizerConfig(learning_rate=1e-3, eps=1e-5)
+CHECKPOINT = api.CheckpointConfig(checkpoint_interval=100)
 EVAL_EPISODES = 128
 
 
@@ -36,7 +39,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides weights, maps and actions.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
     run: Annotated[str, typer.Option(help="Name of the run; a name used before goes on with that run.")] = "",
-    env: Annotated[str, typer.Option(help="Name of a registered environment.")] = "/env/mettagrid/simple",
+    env: Annotated[str, typer.Option(help="Name of a registered environment.")] = DEFAULT_ENV,
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
     """Train a team of agents; see scores before and after, a learning curve and a replay."""
@@ -46,7 +49,7 @@ def main(
     torch.manual_seed(seed)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
-    worlds = api.VecEnv(api.make_curriculum(env), NUM_WORLDS, seed=seed)
+    worlds = api.VecEnv(api.make_curriculum(env), NUM_WORLDS, seed=seed, stagger=True)
     agent = api.make_agent(worlds.single_observation_space, worlds.single_action_space, [], where, AGENT)
     optimizer = api.make_optimizer(agent, OPTIMIZER)
     scheduler = api.make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
@@ -60,9 +63,7 @@ def main(
         experience=experience,
     )
     if policy is None:
-        console.print(
-            f"[bold]{env}[/]: {NUM_WORLDS} worlds of {worlds.agents_per_world} agents on {where}, in {home}"
-        )
+        console.print(f"[bold]{env}[/], {NUM_WORLDS} worlds of {worlds.agents_per_world} agents, on {where}")
         untrained = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
         console.print(f"score before training: [bold]{untrained}[/] over {EVAL_EPISODES} episodes")
         before, history = [untrained.mean_reward, untrained.half_interval], []
@@ -99,16 +100,12 @@ def main(
             agent_step += batch.total_env_steps
             epoch += 1
             seconds = seconds_before + perf_counter() - start
-            shown = {
-                "entropy": f"{losses['entropy']:.2f}",
-                "explained": f"{losses['explained_variance']:.0%}",
-            }
-            score = None
+            shown, score = {"entropy": f"{losses['entropy']:.2f}"}, None
             if batch.episodes:
                 done = api.summarize(batch.episodes)
                 score = done.mean_reward
                 taken = {item: f"{done.stats.get(f'{item}.get', 0):.2f}" for item in worlds.spec.item_names}
-                shown = {"score": f"{score:.2f}", **taken, **shown}
+                shown |= {"score": f"{score:.2f}", **taken}
             history.append({"steps": agent_step, "seconds": seconds, "score": score})
             display.update(agent_step, score, shown)
             save(force=False)
@@ -116,36 +113,31 @@ def main(
     save(force=True)
     if agent_step < steps:
         console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
-        console.print(
-            f"  python run.py --run {home.name} --steps {steps} --seed {seed} --env {env} --folder {folder}"
+        again = (
+            f"--run {home.name} --steps {steps} --seed {seed} --device {device} --env {env} --folder {folder}"
         )
+        console.print(f"  python run.py {again}", soft_wrap=True)
         raise typer.Exit(130)
 
     after = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
     result = [after.mean_reward, after.half_interval]
     seconds = history[-1]["seconds"] if history else 0.0
-    summary = {
-        "env": env,
-        "seed": seed,
-        "steps": agent_step,
-        "seconds": seconds,
-        "before": before,
-        "after": result,
-    }
-    atomic_write_json(home / "summary.json", summary)
+    facts = {"env": env, "seed": seed, "steps": agent_step, "seconds": seconds}
+    atomic_write_json(home / "summary.json", {**facts, "before": before, "after": result})
     page = api.record_replay(agent, worlds, home / "replay.json.z")
-    curve = api.write_learning_curve(
-        home / "learning_curve.png", history, before=before, after=result, title=f"{env}, seed {seed}"
-    )
-    console.print(
-        f"\n[bold]{agent_step:,} steps in {duration(seconds)}[/]; {EVAL_EPISODES} episodes for each score"
-    )
+    picture = home / "learning_curve.png"
+    api.write_learning_curve(picture, history, before=before, after=result, title=f"{env}, seed {seed}")
+    console.print(f"\n[bold]{agent_step:,} steps in {duration(seconds)}[/]; {EVAL_EPISODES} episodes a score")
     console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*before))
     console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*result))
-    console.print(f"replay        {page}  (open it in a browser)")
-    console.print(
-        f"curve         {curve}\npolicy        {checkpoints}\nsummary       {home / 'summary.json'}"
-    )
+    for what, place in {
+        "replay": page,
+        "curve": picture,
+        "policy": checkpoints,
+        "summary": home / "summary.json",
+    }.items():
+        console.print(f"{what:13} {place}", soft_wrap=True, highlight=False)
+    console.print("[dim]The replay is a page: open it in a browser.[/]")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ TRACES = Path(__file__).parent / "data" / "traces"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--traces", type=Path, default=TRACES, help="folder of recorded episodes that the engine has to reproduce"
+        "--traces",
+        type=Path,
+        default=TRACES,
+        help="folder of recorded episodes that the engine has to reproduce",
     )
 
 

@@ -378,7 +378,7 @@ def test_agent_defaults() -> None:
         "l2_init_weight_update_interval": 0,
     }
     assert {name: getattr(config, name) for name in documented} == documented
-    assert set(type(config).model_fields) == {*documented, "observation_types"}
+    assert set(type(config).model_fields) == {*documented, "observation_types", "egocentric"}
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

@@ -55,10 +55,16 @@ def observation(text: str, facing: int) -> tuple[EnvSpec, torch.Tensor]:
 
 def things(spec: EnvSpec, tokens: torch.Tensor) -> set[tuple[int, int]]:
     """(location, type id) of everything but the observer."""
-    return {(int(loc), int(value)) for loc, feature, value in tokens[0] if feature == 0 and loc != PADDING and value}
+    return {
+        (int(loc), int(value))
+        for loc, feature, value in tokens[0]
+        if feature == 0 and loc != PADDING and value
+    }
 
 
-@pytest.mark.parametrize(("text", "facing"), [(FACING_UP, 0), (FACING_DOWN, 1), (FACING_LEFT, 2), (FACING_RIGHT, 3)])
+@pytest.mark.parametrize(
+    ("text", "facing"), [(FACING_UP, 0), (FACING_DOWN, 1), (FACING_LEFT, 2), (FACING_RIGHT, 3)]
+)
 def test_the_cell_ahead_is_always_up(text: str, facing: int) -> None:
     spec, tokens = observation(text, facing)
     _, reference = observation(FACING_UP, 0)

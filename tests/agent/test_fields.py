@@ -149,6 +149,16 @@ def obs_scale() -> None:
     assert once.abs().max() > 0
 
 
+def egocentric() -> None:
+    # A wall to the right of an agent that faces right is a wall ahead; at the center stands the agent.
+    facing_right, facing_up = token(5, 5, "agent:orientation", 3), token(5, 5, "agent:orientation", 0)
+    right, ahead = token(5, 6, "type_id", 1), token(4, 5, "type_id", 1)
+    only_objects = {"observation_types": ["object"]}
+    turned, fixed = make_agent(egocentric=True, **only_objects), make_agent(egocentric=False, **only_objects)
+    assert values(turned, facing_right, right) == values(turned, facing_up, ahead)
+    assert values(fixed, facing_right, right) != values(fixed, facing_up, ahead)
+
+
 def obs_process_func() -> None:
     here, there = token(1, 1, "type_id", 1), token(9, 8, "type_id", 1)
     for function, knows in (("flatten_obs_dict", True), ("pool_obs_dict", False)):
@@ -195,6 +205,7 @@ DEMONSTRATIONS: dict[str, Callable[[], None]] = {
         use_prev_reward,
         observation_types,
         dtypes_fp16,
+        egocentric,
         obs_scale,
         obs_process_func,
         analyze_weights_interval,
@@ -222,6 +233,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "use_prev_reward": True,
         "observation_types": ["global", "agent", "object", "inventory", "recipe"],
         "dtypes_fp16": False,
+        "egocentric": True,
         "obs_scale": 1,
         "obs_process_func": "flatten_obs_dict",
         "analyze_weights_interval": 300,

@@ -54,6 +54,8 @@ class AgentModelConfig(Config):
         use_prev_reward: False hides the observer's last reward.
         observation_types: families of features that the network sees, of `OBSERVATION_TYPES`.
         dtypes_fp16: matrix products in bfloat16; weights, state and the outputs stay in single precision.
+        egocentric: the window is turned so that the agent's own facing is up; the world's own orientation otherwise.
+            Windows that are not square are never turned.
         obs_scale: factor on every normalised feature value.
         obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the
             mean over them (smaller, but nearly blind to where something is).
@@ -77,6 +79,7 @@ class AgentModelConfig(Config):
 
     dtypes_fp16: bool = False
     obs_scale: int = Field(default=1, ge=1)
+    egocentric: bool = True
     obs_process_func: Literal["flatten_obs_dict", "pool_obs_dict"] = "flatten_obs_dict"
 
     analyze_weights_interval: int = Field(default=300, ge=0)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from metta.agent.config import AgentModelConfig
+from metta.agent.facing import TurnToFacing
 from metta.agent.layers import dense
 from metta.agent.paths import Path
 from metta.agent.tokens import TokenLayer, Window, make_plane_table
@@ -34,6 +35,7 @@ class Encoder(nn.Module):
             window = Window.whole(spec.obs_height, spec.obs_width, pooled=pooled)
             channels = config.hidden_dim
         self.pooled = pooled
+        self.turn = TurnToFacing(spec) if config.egocentric else nn.Identity()
         self.tokens = TokenLayer(make_plane_table(spec, config), window, channels, path)
         self.project = dense(channels * (1 if pooled else window.num_positions), config.hidden_dim)
 
@@ -45,7 +47,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of each observation, all non-negative."""
-        seen = self.tokens(tokens)
+        seen = self.tokens(self.turn(tokens))
         flat = seen.mean(1) if self.pooled else seen.flatten(1)
         features: torch.Tensor = self.project(flat).relu_()
         return features

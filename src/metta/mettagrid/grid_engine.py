@@ -18,7 +18,7 @@ from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
 from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
 from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
-from metta.mettagrid.engine.state import INVALID_COLUMNS, Ints, Rules, State, allocate
+from metta.mettagrid.engine.state import INVALID_COLUMNS, SHORT_LOOK, Ints, Rules, State, allocate
 from metta.mettagrid.engine.step import step_worlds
 from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
@@ -82,7 +82,7 @@ class GridEngine(WorldReader):
         self._began = np.zeros(num_worlds, np.bool_)
         self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
         configs = "\n".join(rule.config.model_dump_json() for rule in self.rules)
-        self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8)
+        self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8).copy()
         self._bind()
         self._pool: ThreadPoolExecutor | None = None
         self.num_threads = num_threads
@@ -208,9 +208,13 @@ class GridEngine(WorldReader):
                     f"the snapshot's {name} is {array.dtype} {array.shape}, but this engine has {own[name].dtype} "
                     f"{tuple(size)}: restore into an engine with the same worlds and sizes."
                 )
-        self._keep(State(**{name: arrays[name] for name in State._fields}))
-        for name in ("maps", "began", "mask"):
-            own[name][:] = arrays[name]
+        replaced = {}
+        for name, array in arrays.items():
+            if own[name].shape == array.shape:
+                own[name][...] = array  # what the interface shows keeps its place in memory
+            else:
+                replaced[name] = array.copy()
+        self._hold(self._state._replace(**replaced))
 
     # ----------------------------------------------------------------------------------------------- inside
 
@@ -223,7 +227,7 @@ class GridEngine(WorldReader):
             "converters": 1,
             "items": max(1, *(len(rule.item_names) for rule in rules)),
             "codes": self._num_codes(1),
-            "look": 1 + 2 * max(rule.look_length for rule in rules),
+            "look": 1 + max(SHORT_LOOK, *(rule.look_length for rule in rules)),
             "group_ids": self._tables.groups.shape[1],
             "agent_stats": max(len(names) for rule in rules for names in rule.agent_stats),
             "converter_stats": max(
@@ -333,24 +337,14 @@ class GridEngine(WorldReader):
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a snapshot holds; `rules` is a fingerprint."""
-        return self._state._asdict() | {
+        arrays: dict[str, NDArray[Any]] = self._state._asdict()
+        del arrays["tokens"]  # another view of the observations
+        return arrays | {
             "maps": self._maps,
             "began": self._began,
             "mask": self.agent_mask,
             "rules": self._fingerprint,
         }
-
-    def _keep(self, given: State) -> None:
-        """Take over a snapshot; arrays that the interface shows keep their place in memory."""
-        kept = {}
-        for name, array in given._asdict().items():
-            own = getattr(self._state, name)
-            if own.shape == array.shape:
-                own[...] = array
-                kept[name] = own
-            else:
-                kept[name] = array.copy()
-        self._hold(State(**kept))
 
 
 def _grown(array: Any, size: int) -> Any:

@@ -56,8 +56,8 @@ def grid_objects(rules: RuleTable, state: State, world: int) -> dict[int, dict[s
         layer = 0 if code <= row[cols.NUM_AGENTS] else 1
         facts: dict[str, Any] = {"id": number, "location": (r, c, layer), "r": r, "c": c, "layer": layer}
         look = state.looks[world, code]
-        for feature, value in look[1 : 1 + 2 * int(look[0])].reshape(-1, 2).tolist():
-            facts[rules.spec.features[feature].name] = value
+        for token in look[1 : 1 + int(look[0])].tolist():
+            facts[rules.spec.features[token >> 8 & 255].name] = token >> 16 & 255
         facts["type"] = facts["type_id"]
         facts["is_swappable"] = False
         if layer == 0:

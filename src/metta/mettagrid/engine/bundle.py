@@ -5,7 +5,7 @@ both calling and compiling slow. Here the arrays of a named tuple are described 
 shape and strides of each), and compiled functions get the address of that table. To them it looks like the named
 tuple itself: `state.agents[w, a, ROW]` reads the same compiled and interpreted.
 
-The arrays have to be C-contiguous and have to outlive the table.
+The arrays have to outlive the table.
 """
 
 # Numba says little about its types, and less in some versions.
@@ -32,10 +32,17 @@ Bundle = TypeVar("Bundle", bound=NamedTuple)
 
 @dataclass(frozen=True)
 class Array:
-    """What kind of array a field of a bundle is; belongs into the field's `Annotated` type."""
+    """What kind of array a field of a bundle is; belongs into the field's `Annotated` type.
+
+    Attributes:
+        dtype: element type.
+        ndim: dimensions.
+        packed: C-contiguous; otherwise elements may overlap and lie at any address.
+    """
 
     dtype: str
     ndim: int
+    packed: bool = True
 
 
 def array_fields(bundle: type[NamedTuple]) -> dict[str, Array]:
@@ -59,14 +66,15 @@ def describe(bundle: Any) -> Any:
     """The table of a bundle for compiled functions; interpreted ones get the bundle itself.
 
     Raises:
-        TypeError: an array is not what the bundle's annotations say, or not C-contiguous.
+        TypeError: an array is not what the bundle's annotations say.
     """
     for name, kind in array_fields(type(bundle)).items():
         array = getattr(bundle, name)
-        if array.dtype != kind.dtype or array.ndim != kind.ndim or not array.flags.c_contiguous:
+        packed = array.flags.c_contiguous or not kind.packed
+        if array.dtype != kind.dtype or array.ndim != kind.ndim or not packed:
             raise TypeError(
-                f"{type(bundle).__name__}.{name} is {array.dtype} with {array.ndim} dimensions and flags {array.flags},"
-                f" but has to be C-contiguous {kind.dtype} with {kind.ndim}."
+                f"{type(bundle).__name__}.{name} is {array.dtype} {array.shape} with strides {array.strides}, "
+                f"but has to be {kind}."
             )
     if is_interpreted():
         return bundle
@@ -134,7 +142,8 @@ class _BundleAttributes(AttributeTemplate):
 
 
 def _array_type(kind: Array) -> Any:
-    return types.Array(numpy_support.from_dtype(np.dtype(kind.dtype)), kind.ndim, "C")
+    dtype = numpy_support.from_dtype(np.dtype(kind.dtype))
+    return types.Array(dtype, kind.ndim, "C" if kind.packed else "A", aligned=kind.packed)
 
 
 @lower_getattr_generic(BundleType)
@@ -149,12 +158,15 @@ def _read_attribute(context: Any, builder: Any, bundle: BundleType, table: Any, 
         return load
 
     array = context.make_array(_array_type(kind))(context, builder)
+    strides = [entry(1 + kind.ndim + axis) for axis in range(kind.ndim)]
     itemsize = context.get_constant(types.intp, np.dtype(kind.dtype).itemsize)
+    if kind.packed:
+        strides[-1] = itemsize
     arrayobj.populate_array(
         array,
         data=builder.inttoptr(entry(0), array.data.type),
         shape=[entry(1 + axis) for axis in range(kind.ndim)],
-        strides=[entry(1 + kind.ndim + axis) for axis in range(kind.ndim - 1)] + [itemsize],
+        strides=strides,
         itemsize=itemsize,
         meminfo=None,
     )

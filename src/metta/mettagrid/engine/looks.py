@@ -31,10 +31,12 @@ from metta.mettagrid.engine.state import (
     OBJECT,
     OBJECT_COLOR,
     OUTPUT,
+    PADDING_TOKEN,
     PHASE,
     RULE,
     S_NUM_ITEMS,
     S_RECIPES,
+    SHORT_LOOK,
     SWAPPABLE,
     TYPE_ID,
     Rules,
@@ -43,11 +45,24 @@ from metta.mettagrid.engine.state import (
 
 
 @rule
+def pack_token(feature: int, value: int) -> int:
+    """A token as a word with location 0, followed by padding."""
+    return feature << 8 | (value & 255) << 16 | 255 << 24
+
+
+@rule
 def put_token(state: State, w: int, code: int, length: int, feature: int, value: int) -> int:
     """Append a token to a look; returns the new length."""
-    state.looks[w, code, 1 + 2 * length] = feature
-    state.looks[w, code, 2 + 2 * length] = value & 255
+    state.looks[w, code, 1 + length] = pack_token(feature, value)
     return length + 1
+
+
+@rule
+def finish_look(state: State, w: int, code: int, length: int) -> None:
+    """Note how many tokens a look has, and clear what is read of it in any case."""
+    state.looks[w, code, 0] = length
+    for place in range(length, SHORT_LOOK):
+        state.looks[w, code, 1 + place] = PADDING_TOKEN
 
 
 @rule
@@ -68,7 +83,7 @@ def show_agent(rules: Rules, state: State, w: int, a: int) -> None:
         count = int(state.agent_items[w, a, item])
         if count >= 0:
             n = put_token(state, w, code, n, F_ITEMS + item, count)
-    state.looks[w, code, 0] = n
+    finish_look(state, w, code, n)
     agents[w, a, CHANGED] = 0
 
 
@@ -92,7 +107,7 @@ def show_converter(rules: Rules, state: State, w: int, c: int) -> None:
                 amount = int(rules.recipes[r, kind, item, side])
                 if amount > 0:
                     n = put_token(state, w, code, n, F_ITEMS + (1 + side) * items + item, amount)
-    state.looks[w, code, 0] = n
+    finish_look(state, w, code, n)
 
 
 @rule
@@ -103,4 +118,4 @@ def show_wall(rules: Rules, state: State, w: int, kind: int) -> None:
     n = put_token(state, w, code, 0, F_TYPE, int(rules.objects[r, kind, TYPE_ID]))
     if rules.objects[r, kind, SWAPPABLE]:
         n = put_token(state, w, code, n, F_SWAPPABLE, 1)
-    state.looks[w, code, 0] = n
+    finish_look(state, w, code, n)

@@ -12,7 +12,7 @@ import numpy as np
 
 from metta.mettagrid.engine.compile import rule
 from metta.mettagrid.engine.grid import agent_cell
-from metta.mettagrid.engine.looks import show_agent
+from metta.mettagrid.engine.looks import pack_token, show_agent
 from metta.mettagrid.engine.state import (
     CHANGED,
     F_COMPLETION,
@@ -34,6 +34,7 @@ from metta.mettagrid.engine.state import (
     S_SHOW_COMPLETION,
     S_SHOW_RESOURCES,
     S_SHOW_REWARD,
+    SHORT_LOOK,
     STEP,
     TOKENS_DROPPED,
     TOKENS_FREE,
@@ -64,28 +65,43 @@ def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action
     capacity = int(rules.scalars[r, S_NUM_TOKENS])
     wanted = observe_self(rules, state, w, a, capacity, action, arg)
     found = find_things(rules, state, seen, w, a)
-    observations = state.observations
     looks = state.looks
+    tokens = state.tokens
+    window = rules.window
     for i in range(found):
-        location = rules.window[r, seen[0, i], 1]
+        location = window[r, seen[0, i], 1]
         code = seen[1, i]
         length = int(looks[w, code, 0])
-        fitting = min(length, capacity - wanted)
-        at = 3 * wanted
-        for j in range(fitting):
-            observations[w, a, at] = location
-            observations[w, a, at + 1] = looks[w, code, 1 + 2 * j]
-            observations[w, a, at + 2] = looks[w, code, 2 + 2 * j]
-            at += 3
+        if wanted + max(length, SHORT_LOOK) < capacity:
+            at = 3 * wanted
+            # Most looks are short. Writing four tokens at once costs less than guessing how many there are; those
+            # that a look does not have are padding, and what comes next is written over them.
+            tokens[w, a, at] = looks[w, code, 1] | location
+            tokens[w, a, at + 3] = looks[w, code, 2] | location
+            tokens[w, a, at + 6] = looks[w, code, 3] | location
+            tokens[w, a, at + 9] = looks[w, code, 4] | location
+            for j in range(SHORT_LOOK, length):
+                tokens[w, a, at + 3 * j] = looks[w, code, 1 + j] | location
+        else:
+            for j in range(min(length, capacity - wanted)):
+                write_token(state, w, a, wanted + j, looks[w, code, 1 + j] | location)
         wanted += length
     written = min(wanted, capacity)
     # Beyond the tokens of the last observation everything is padding already.
     for at in range(3 * written, 3 * int(state.agents[w, a, TOKENS_USED])):
-        observations[w, a, at] = PADDING
+        state.observations[w, a, at] = PADDING
     state.agents[w, a, TOKENS_USED] = written
     state.game_stats[w, TOKENS_WRITTEN] += np.float32(written)
     state.game_stats[w, TOKENS_DROPPED] += np.float32(wanted - written)
     state.game_stats[w, TOKENS_FREE] += np.float32(capacity - written)
+
+
+@rule
+def write_token(state: State, w: int, a: int, place: int, token: int) -> None:
+    """Write one token byte by byte, so that it touches no other."""
+    state.observations[w, a, 3 * place] = token & 255
+    state.observations[w, a, 3 * place + 1] = token >> 8 & 255
+    state.observations[w, a, 3 * place + 2] = token >> 16 & 255
 
 
 @rule
@@ -110,28 +126,27 @@ def observe_self(rules: Rules, state: State, w: int, a: int, capacity: int, acti
     count = 0
     if scalars[r, S_SHOW_COMPLETION]:
         value = completion_byte(int(state.worlds[w, STEP]), int(scalars[r, S_MAX_STEPS]))
-        count = write_token(rules, state, w, a, capacity, count, F_COMPLETION, value)
+        count = tell(rules, state, w, a, capacity, count, F_COMPLETION, value)
     if scalars[r, S_SHOW_ACTION]:
-        count = write_token(rules, state, w, a, capacity, count, F_LAST_ACTION, action)
-        count = write_token(rules, state, w, a, capacity, count, F_LAST_ARG, arg)
+        count = tell(rules, state, w, a, capacity, count, F_LAST_ACTION, action)
+        count = tell(rules, state, w, a, capacity, count, F_LAST_ARG, arg)
     if scalars[r, S_SHOW_REWARD]:
         value = reward_byte(state.values[REWARD, w, a])
-        count = write_token(rules, state, w, a, capacity, count, F_LAST_REWARD, value)
+        count = tell(rules, state, w, a, capacity, count, F_LAST_REWARD, value)
     if scalars[r, S_SHOW_RESOURCES]:
         value = int(rules.groups[r, state.agents[w, a, GROUP], RESOURCE_BYTE])
-        count = write_token(rules, state, w, a, capacity, count, F_RESOURCES, value)
+        count = tell(rules, state, w, a, capacity, count, F_RESOURCES, value)
     return count
 
 
 @rule
-def write_token(
+def tell(
     rules: Rules, state: State, w: int, a: int, capacity: int, count: int, feature: int, value: int
 ) -> int:
     """Write a token at the observer's own cell if it fits; returns the new count."""
     if count < capacity:
-        state.observations[w, a, 3 * count] = rules.scalars[state.worlds[w, RULE], S_CENTER]
-        state.observations[w, a, 3 * count + 1] = feature
-        state.observations[w, a, 3 * count + 2] = value & 255
+        center = int(rules.scalars[state.worlds[w, RULE], S_CENTER])
+        write_token(state, w, a, count, pack_token(feature, value) | center)
     return count + 1
 
 

@@ -31,6 +31,8 @@ Count3 = Annotated[NDArray[np.int16], Array("int16", 3)]
 Code2 = Annotated[NDArray[np.uint16], Array("uint16", 2)]
 Word2 = Annotated[NDArray[np.uint32], Array("uint32", 2)]
 Byte3 = Annotated[Bytes, Array("uint8", 3)]
+Word3 = Annotated[NDArray[np.uint32], Array("uint32", 3)]
+Overlapping3 = Annotated[NDArray[np.uint32], Array("uint32", 3, packed=False)]
 Flag3 = Annotated[NDArray[np.bool_], Array("bool", 3)]
 
 # Directions, as observations show them.
@@ -216,6 +218,8 @@ F_TYPE, F_GROUP, F_HP, F_FROZEN, F_FACING, F_COLOR, F_CONVERTING, F_SWAPPABLE = 
 F_COMPLETION, F_LAST_ACTION, F_LAST_ARG, F_LAST_REWARD, F_GLYPH, F_RESOURCES, F_ITEMS = range(8, 15)
 
 PADDING = 255
+PADDING_TOKEN = 0xFFFFFFFF  # a token as a word: location, feature, value, and the padding of what follows
+SHORT_LOOK = 4  # tokens of a look that are written without asking how many there are
 MAX_COUNT = 255  # items that a converter can hold of a kind
 UNFINISHED = -1
 
@@ -248,7 +252,7 @@ class State(NamedTuple):
     agent_items: Count3  # [B, A, I] -1 no entry, 0 an entry that holds nothing
     converters: Int3  # [B, C, CONVERTER_COLUMNS]
     converter_items: Count3  # [B, C, I] 0 no entry
-    looks: Byte3  # [B, codes, 1 + 2 * L] by code: number of tokens, then (feature, value) of each
+    looks: Word3  # [B, codes, 1 + L] by code: number of tokens, then the tokens, then PADDING_TOKEN
     group_sizes: Int2  # [B, group ids] agents on the map
     group_sums: Float2  # [B, group ids] shared reward of this step
     random: Word2  # [B, 624] block of the agent-order generator
@@ -259,6 +263,7 @@ class State(NamedTuple):
     values: Float3  # [3, B, A] rewards, episode rewards, what statistics have paid so far
     flags: Flag3  # [3, B, A] terminals, truncations, action success
     observations: Byte3  # [B, A, K * 3]
+    tokens: Overlapping3  # [B, A, K * 3 - 3] the same bytes: the 4 bytes from each byte on
 
 
 open_rules = opener(Rules)
@@ -277,6 +282,7 @@ def allocate(shape: dict[str, int]) -> State:
     def zeros(dtype: Any, *size: int) -> Any:
         return np.zeros((b, *size), dtype)
 
+    observations = np.full((b, a, shape["tokens"] * 3), PADDING, np.uint8)
     return State(
         worlds=zeros(np.int32, WORLD_COLUMNS),
         cells=zeros(np.uint16, shape["grid"]),
@@ -285,7 +291,7 @@ def allocate(shape: dict[str, int]) -> State:
         agent_items=zeros(np.int16, a, shape["items"]),
         converters=zeros(np.int32, c, CONVERTER_COLUMNS),
         converter_items=zeros(np.int16, c, shape["items"]),
-        looks=zeros(np.uint8, shape["codes"], shape["look"]),
+        looks=zeros(np.uint32, shape["codes"], shape["look"]),
         group_sizes=zeros(np.int32, shape["group_ids"]),
         group_sums=zeros(np.float32, shape["group_ids"]),
         random=zeros(np.uint32, 624),
@@ -295,5 +301,17 @@ def allocate(shape: dict[str, int]) -> State:
         invalid=zeros(np.int32, shape["invalid"], INVALID_COLUMNS),
         values=np.zeros((3, b, a), np.float32),
         flags=np.zeros((3, b, a), np.bool_),
-        observations=np.full((b, a, shape["tokens"] * 3), PADDING, np.uint8),
+        observations=observations,
+        tokens=words_of(observations),
     )
+
+
+def words_of(observations: Bytes) -> NDArray[np.uint32]:
+    """The 4 bytes from every byte of an observation on, as one little-endian word; they share memory.
+
+    A token takes 3 bytes. Written as a word it also sets the byte after it, which the next token replaces or which
+    is padding anyway. The last 3 bytes of an observation begin no word.
+    """
+    size = observations.shape[2] - 3
+    shape = (*observations.shape[:2], size)
+    return np.ndarray(shape, np.dtype("<u4"), observations, strides=observations.strides)
