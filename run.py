@@ -39,6 +39,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides weights, maps and actions.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
     run: Annotated[str, typer.Option(help="Name of the run; a name used before goes on with that run.")] = "",
+    threads: Annotated[
+        int, typer.Option(help="Torch threads; more than one suffers when cores are shared.")
+    ] = 1,
     env: Annotated[str, typer.Option(help="Name of a registered environment.")] = DEFAULT_ENV,
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
@@ -47,6 +50,7 @@ def main(
     home = folder / (run or strftime("%Y%m%d-%H%M%S"))
     checkpoints = home / "checkpoints"
     torch.manual_seed(seed)
+    torch.set_num_threads(threads)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
     worlds = api.VecEnv(api.make_curriculum(env), NUM_WORLDS, seed=seed, stagger=True)
@@ -113,9 +117,7 @@ def main(
     save(force=True)
     if agent_step < steps:
         console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
-        again = (
-            f"--run {home.name} --steps {steps} --seed {seed} --device {device} --env {env} --folder {folder}"
-        )
+        again = f"--run {home.name} --steps {steps} --seed {seed} --device {device} --threads {threads} --env {env} --folder {folder}"
         console.print(f"  python run.py {again}", soft_wrap=True)
         raise typer.Exit(130)
 

@@ -16,6 +16,7 @@ import statistics
 from pathlib import Path
 
 import run
+
 from metta.agent.serialize import read_metadata
 from metta.rl.checkpoint import load_checkpoint
 from metta.sim.learning_curve import write_learning_curves
@@ -33,7 +34,7 @@ def main() -> None:
     histories, figures = {}, {}
     for seed in arguments.seeds:
         name = f"seed_{seed}"
-        run.main(steps=arguments.steps, seed=seed, device="cpu", run=name, folder=arguments.folder)
+        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, run=name, env=run.DEFAULT_ENV, folder=arguments.folder)
         summary = json.loads((arguments.folder / name / "summary.json").read_text())
         _, _, policy = load_checkpoint(checkpoint_dir=arguments.folder / name / "checkpoints")
         assert policy is not None  # the run has just saved it

@@ -17,9 +17,9 @@ import statistics
 from dataclasses import dataclass
 from time import perf_counter
 
+import run
 import torch
 
-import run
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.paths import Path
 from metta.api import (
@@ -116,8 +116,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Agent-steps per second of the whole training loop.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=5, help="batches of each side")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     arguments = parser.parse_args()
-    figures: dict[str, float] = {"torch_threads": torch.get_num_threads()}
+    torch.set_num_threads(arguments.threads)
+    figures: dict[str, float] = {"torch_threads": arguments.threads}
     for case in cases():
         figures |= measure(case, arguments.rounds)
     if arguments.json:

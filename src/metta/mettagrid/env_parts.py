@@ -213,7 +213,7 @@ class GameConfig(Config):
     similarity_coef: float = 0.5
     diversity_coef: float = 0.5
 
-    groups: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"agent": {}})
+    groups: dict[str, dict[str, Any]] = Field(default={"agent": {}})
     """Agent groups by name. A group may have `id` (default: its place, from 0), `group_reward_pct` and `props`,
     which replace the game's agent settings key by key."""
     reward_sharing_groups: dict[str, Any] = Field(default_factory=dict)

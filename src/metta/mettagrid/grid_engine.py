@@ -47,7 +47,11 @@ class GridEngine(WorldReader):
         action_success: bool `[B, A]`, of the last step.
         agent_mask: bool `[B, A]`, rows in use.
         current_step: int32 `[B]`, steps since the reset.
+        agents_per_thread: a further thread is only used for at least so many agents; for less, waking it takes longer
+            than it saves.
     """
+
+    agents_per_thread: int = 256
 
     def __init__(
         self,
@@ -83,6 +87,8 @@ class GridEngine(WorldReader):
         self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
         configs = "\n".join(rule.config.model_dump_json() for rule in self.rules)
         self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8).copy()
+        self._actions_shape = (num_worlds, self.max_agents, 2)
+        self._waiting = True
         self._bind()
         self._pool: ThreadPoolExecutor | None = None
         self.num_threads = num_threads
@@ -143,6 +149,7 @@ class GridEngine(WorldReader):
             starts[i] = w, rule, seed, grid.shape[0], grid.shape[1], self._margin, self._stride
             self.agent_mask[w] = np.arange(self.max_agents) < self.rules[rule].num_agents
             self._began[w] = True
+        self._waiting = not self._began.all()
         announce_compilation()
         with np.errstate(all="ignore"):
             reset_worlds(
@@ -160,24 +167,20 @@ class GridEngine(WorldReader):
         Raises:
             ValueError: the actions have the wrong shape or dtype, or a world was never reset.
         """
-        expected = (self.num_worlds, self.max_agents, 2)
-        if actions.shape != expected:
-            raise ValueError(f"actions have shape {actions.shape}, but this engine takes {expected}.")
-        if not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"actions have dtype {actions.dtype}, but the engine takes int32.")
-        ready: Ints = np.ascontiguousarray(actions, np.int32)
-        if actions.dtype != np.int32 and not np.array_equal(ready, actions):
-            raise ValueError(f"actions hold {np.abs(actions).max()}, which is no 32-bit number.")
+        if actions.shape != self._actions_shape:
+            raise ValueError(
+                f"actions have shape {actions.shape}, but this engine takes {self._actions_shape}."
+            )
+        if actions.dtype != np.int32 or not actions.flags.c_contiguous:
+            actions = _as_int32(actions)
         start, stop, stride = worlds.indices(self.num_worlds)
         if stride != 1:
             raise ValueError(f"worlds is {worlds}: steps are done for a contiguous part of the batch.")
-        if not self._began[start:stop].all():
+        if self._waiting and not self._began[start:stop].all():
             missing = start + int(np.argmin(self._began[start:stop]))
             raise ValueError(f"world {missing} has no map yet: reset it before stepping.")
-        if start >= stop:
-            return
-        used = self._run(ready, start, stop)
-        self._grow_invalid(used)
+        if start < stop:
+            self._grow_invalid(self._run(actions, start, stop))
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays by name; `restore` continues from them exactly."""
@@ -214,6 +217,7 @@ class GridEngine(WorldReader):
                 own[name][...] = array  # what the interface shows keeps its place in memory
             else:
                 replaced[name] = array.copy()
+        self._waiting = not self._began.all()
         self._hold(self._state._replace(**replaced))
 
     # ----------------------------------------------------------------------------------------------- inside
@@ -259,23 +263,31 @@ class GridEngine(WorldReader):
         self.current_step: NDArray[np.int32] = state.worlds[:, cols.STEP]
         self.agent_mask: NDArray[np.bool_] = np.zeros((self.num_worlds, self.max_agents), np.bool_)
 
-    def _run(self, actions: Ints, start: int, stop: int) -> int:
-        threads = min(self._num_threads, stop - start)
-        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
-
-        def part(i: int) -> int:
-            used = step_worlds(
-                self._rule_table, self._state_table, actions, self._seen[i], bounds[i], bounds[i + 1]
+    def _run(self, actions: NDArray[Any], start: int, stop: int) -> int:
+        """Step some worlds, on several threads if there is enough to do; returns what `step_worlds` returns."""
+        threads = 1
+        if self._pool is not None:
+            threads = min(
+                self._num_threads, stop - start, (stop - start) * self.max_agents // self.agents_per_thread
             )
-            return int(used)
+        if threads <= 1:
+            return self._run_part(actions, 0, start, stop)
+        assert self._pool is not None
+        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
+        others = [
+            self._pool.submit(self._run_part, actions, i, bounds[i], bounds[i + 1]) for i in range(1, threads)
+        ]
+        return max(self._run_part(actions, 0, bounds[0], bounds[1]), *(other.result() for other in others))
 
-        if self._pool is None or threads == 1:
-            if not is_interpreted():
-                return part(0)
+    def _run_part(self, actions: NDArray[Any], thread: int, start: int, stop: int) -> int:
+        if not is_interpreted():
+            used = step_worlds(self._rule_table, self._state_table, actions, self._seen[thread], start, stop)
+        else:
             with np.errstate(all="ignore"):  # compiled code does not warn of overflows either
-                return part(0)
-        others = [self._pool.submit(part, i) for i in range(1, threads)]
-        return max([part(0), *(other.result() for other in others)])
+                used = step_worlds(
+                    self._rule_table, self._state_table, actions, self._seen[thread], start, stop
+                )
+        return int(used)
 
     def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
         """The codes of a map, if everything about this reset is right."""
@@ -345,6 +357,16 @@ class GridEngine(WorldReader):
             "mask": self.agent_mask,
             "rules": self._fingerprint,
         }
+
+
+def _as_int32(actions: NDArray[Any]) -> NDArray[np.int32]:
+    """Actions as the engine takes them, if that changes no number."""
+    if not np.issubdtype(actions.dtype, np.integer):
+        raise ValueError(f"actions have dtype {actions.dtype}, but the engine takes int32.")
+    ready: NDArray[np.int32] = np.ascontiguousarray(actions, np.int32)
+    if not np.array_equal(ready, actions):
+        raise ValueError(f"actions hold {np.abs(actions).max()}, which is no 32-bit number.")
+    return ready
 
 
 def _grown(array: Any, size: int) -> Any:

@@ -102,9 +102,9 @@ class EnvSpec:
     @property
     def action_space(self) -> gym.spaces.MultiDiscrete:
         """`MultiDiscrete([number of actions, largest argument + 1])`, int32."""
-        return gym.spaces.MultiDiscrete(
-            [len(self.action_names), max(self.max_action_args) + 1], dtype=np.int32
-        )
+        sizes = [len(self.action_names), max(self.max_action_args) + 1]
+        int32: Any = np.int32  # gymnasium takes every integer type and annotates only one
+        return gym.spaces.MultiDiscrete(sizes, dtype=int32)
 
 
 class ObservationSpace(gym.spaces.Box):

@@ -54,7 +54,7 @@ class SingleTaskCurriculum:
     """Always the same environment."""
 
     def __init__(self, config: EnvConfig, name: str = "task") -> None:
-        self.tasks = (Task(name, config),)
+        self.tasks: tuple[Task, ...] = (Task(name, config),)
 
     def sample(self, rng: np.random.Generator) -> int:
         """The only task."""

@@ -47,7 +47,7 @@ from metta.mettagrid.engine.state import (
 @rule
 def pack_token(feature: int, value: int) -> int:
     """A token as a word with location 0, followed by padding."""
-    return feature << 8 | (value & 255) << 16 | 255 << 24
+    return int(feature) << 8 | (int(value) & 255) << 16 | 255 << 24
 
 
 @rule

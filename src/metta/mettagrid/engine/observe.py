@@ -68,20 +68,20 @@ def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action
     looks = state.looks
     tokens = state.tokens
     window = rules.window
-    for i in range(found):
-        location = window[r, seen[0, i], 1]
-        code = seen[1, i]
-        length = int(looks[w, code, 0])
+    world = np.uint64(w)
+    agent = np.uint64(a)
+    for i in range(np.uint64(found)):
+        location = window[np.uint64(r), np.uint64(seen[0, i]), 1]
+        code = np.uint64(seen[1, i])
+        length = int(looks[world, code, 0])
         if wanted + max(length, SHORT_LOOK) < capacity:
-            at = 3 * wanted
-            # Most looks are short. Writing four tokens at once costs less than guessing how many there are; those
+            at = np.uint64(3 * wanted)
+            # Most looks are short. Writing a fixed number of tokens costs less than asking how many there are; those
             # that a look does not have are padding, and what comes next is written over them.
-            tokens[w, a, at] = looks[w, code, 1] | location
-            tokens[w, a, at + 3] = looks[w, code, 2] | location
-            tokens[w, a, at + 6] = looks[w, code, 3] | location
-            tokens[w, a, at + 9] = looks[w, code, 4] | location
+            for j in range(SHORT_LOOK):
+                tokens[world, agent, at + np.uint64(3 * j)] = looks[world, code, np.uint64(1 + j)] | location
             for j in range(SHORT_LOOK, length):
-                tokens[w, a, at + 3 * j] = looks[w, code, 1 + j] | location
+                tokens[world, agent, at + np.uint64(3 * j)] = looks[world, code, np.uint64(1 + j)] | location
         else:
             for j in range(min(length, capacity - wanted)):
                 write_token(state, w, a, wanted + j, looks[w, code, 1 + j] | location)
@@ -109,12 +109,15 @@ def find_things(rules: Rules, state: State, seen: Ints, w: int, a: int) -> int:
     """Note window cell and code of everything in an agent's window, nearest first; returns how many."""
     r = state.worlds[w, RULE]
     center = agent_cell(state, w, a)
-    found = 0
-    for cell in range(rules.scalars[r, S_NUM_CELLS]):
-        code = int(state.cells[w, center + rules.window[r, cell, 0]])
+    cells = state.cells
+    window = rules.window
+    world = np.uint64(w)
+    found = np.uint64(0)
+    for cell in range(np.uint64(rules.scalars[r, S_NUM_CELLS])):
+        code = cells[world, np.uint64(center + window[np.uint64(r), cell, 0])]
         seen[0, found] = cell
         seen[1, found] = code
-        found += code != 0
+        found += np.uint64(code != 0)
     return found
 
 
