@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 TRACES = Path(__file__).parent / "data" / "traces"
 
@@ -23,3 +24,9 @@ def traces(request: pytest.FixtureRequest) -> Path:
     """The folder of recorded episodes."""
     folder: Path = request.config.getoption("--traces")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Small networks gain nothing from more, and on a busy machine two threads wait for each other most of the time."""
+    torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from metta.agent.config import AgentModelConfig
 from metta.agent.encoder import CNN_KERNEL, CNN_STRIDE
+from metta.agent.facing import TurnToFacing
 from metta.agent.paths import split_rows
 from metta.agent.tokens import PlaneTable, TokenLayer, Window, make_plane_table
 from metta.mettagrid.spec import EnvSpec
@@ -24,9 +25,10 @@ def make_window(spec: EnvSpec, kind: str) -> Window:
     return Window.whole(spec.obs_height, spec.obs_width, pooled=kind == "pooled")
 
 
-def make_layer(spec: EnvSpec, kind: str, path: str, seed: int = 0) -> TokenLayer:
+def make_layer(spec: EnvSpec, kind: str, path: str, seed: int = 0, *, turn: bool = False) -> TokenLayer:
     window = make_window(spec, kind)
-    layer = TokenLayer(make_plane_table(spec, AgentModelConfig()), window, 5, path)  # type: ignore[arg-type]
+    table, facing = make_plane_table(spec, AgentModelConfig()), TurnToFacing(spec, active=turn)
+    layer = TokenLayer(table, window, facing, 5, path)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     layer.init_weights(generator)
     with torch.no_grad():
@@ -111,16 +113,22 @@ def test_whole_observations_follow_the_definition(kind: str, path: str) -> None:
     kind=st.sampled_from(["cnn", "mlp", "pooled"]),
     size=st.sampled_from(WINDOWS),
     num_rows=st.integers(1, 9),
+    turn=st.booleans(),
 )
 def test_both_paths_agree_with_their_gradients(
-    seed: int, kind: str, size: tuple[int, int], num_rows: int
+    seed: int, kind: str, size: tuple[int, int], num_rows: int, turn: bool
 ) -> None:
     spec = make_spec(*size)
     rng = np.random.default_rng(seed)
     tokens = random_tokens(rng, num_rows, spec, wild=True)
+    facings = [
+        token(spec.obs_height // 2, spec.obs_width // 2, "agent:orientation", v, spec) for v in (1, 2, 3, 9)
+    ]
+    for i in np.flatnonzero(rng.random(num_rows) < 0.8):
+        tokens[i, rng.integers(spec.num_tokens)] = torch.tensor(facings[rng.integers(4)], dtype=torch.uint8)
     results = {}
     for path in ("fast", "plain"):
-        layer = make_layer(spec, kind, path, seed)
+        layer = make_layer(spec, kind, path, seed, turn=turn)
         out = layer(tokens)
         out.backward(torch.from_numpy(np.random.default_rng(seed).normal(size=out.shape)))
         single = layer.float()(tokens)
@@ -263,3 +271,19 @@ def test_an_error_in_a_thread_is_not_lost() -> None:
             split_rows(2048, work)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+@pytest.mark.parametrize(("facing", "ahead"), [(0, (4, 5)), (1, (6, 5)), (2, (5, 4)), (3, (5, 6))])
+def test_what_is_ahead_looks_the_same_from_every_facing(
+    path: str, facing: int, ahead: tuple[int, int]
+) -> None:
+    layer = make_layer(SPEC, "cnn", path, turn=True)
+    still = make_layer(SPEC, "cnn", path)
+    up = token(5, 5, "agent:orientation", 0)
+    mine, own = token(*ahead, "type_id", 2), token(5, 5, "agent:orientation", facing)
+    with torch.no_grad():
+        for one in (layer, still):
+            one.bias.fill_(100.0)
+    reference = still(observation(up, token(4, 5, "type_id", 2))) - still(observation(up))
+    torch.testing.assert_close(layer(observation(own, mine)) - layer(observation(own)), reference)

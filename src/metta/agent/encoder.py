@@ -35,8 +35,8 @@ class Encoder(nn.Module):
             window = Window.whole(spec.obs_height, spec.obs_width, pooled=pooled)
             channels = config.hidden_dim
         self.pooled = pooled
-        self.turn = TurnToFacing(spec) if config.egocentric else nn.Identity()
-        self.tokens = TokenLayer(make_plane_table(spec, config), window, channels, path)
+        turn = TurnToFacing(spec, active=config.egocentric)
+        self.tokens = TokenLayer(make_plane_table(spec, config), window, turn, channels, path)
         self.project = dense(channels * (1 if pooled else window.num_positions), config.hidden_dim)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of each observation, all non-negative."""
-        seen = self.tokens(self.turn(tokens))
+        seen = self.tokens(tokens)
         flat = seen.mean(1) if self.pooled else seen.flatten(1)
         features: torch.Tensor = self.project(flat).relu_()
         return features

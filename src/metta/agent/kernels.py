@@ -18,10 +18,25 @@ FAST = {"contract", "nsz"}
 """Fused multiply-add; sums keep their order."""
 
 
+@numba.njit(cache=True, nogil=True)
+def _facing(tokens: Array, own_facing: tuple[int, int]) -> int:
+    """Where the observer of one row faces, 0 if it does not say; as in `TurnToFacing.forward`."""
+    location, feature = own_facing
+    if feature >= 0:
+        for k in range(tokens.shape[0]):
+            if tokens[k, 0] == 255:
+                break
+            if tokens[k, 0] == location and tokens[k, 1] == feature:
+                return int(min(tokens[k, 2], 3))
+    return 0
+
+
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def sum_rows(
     tokens: Array,
     out: Array,
+    own_facing: tuple[int, int],
+    turned: Array,
     plane: Array,
     amount: Array,
     first: Array,
@@ -34,6 +49,8 @@ def sum_rows(
     Args:
         tokens: uint8 `[N, K, 3]`.
         out: `[N, positions, channels]`, overwritten.
+        own_facing: location and feature of the observer's facing; feature -1 = windows are not turned.
+        turned: uint8 `[4, 256]`, new location by facing and location (`TurnToFacing`).
         plane: int32 `[features, 256, slots]`; amount: float64, same shape (`PlaneTable`).
         first: int32 `[257]`; where: int32 `[sightings, 2]` (`Window.sightings`).
         weight: `[planes, taps, channels]`; bias: `[channels]`.
@@ -50,10 +67,12 @@ def sum_rows(
             target = out[n, q]
             for j in range(num_channels):
                 target[j] = bias[j]
+        facing = _facing(tokens[n], own_facing)
         for k in range(tokens.shape[1]):
             location = tokens[n, k, 0]
             if location == 255:
                 break
+            location = turned[facing, location]
             feature = tokens[n, k, 1]
             if feature >= num_features:
                 continue
@@ -82,6 +101,8 @@ def add_row_gradients(
     grad: Array,
     grad_weight: Array,
     grad_bias: Array,
+    own_facing: tuple[int, int],
+    turned: Array,
     plane: Array,
     amount: Array,
     first: Array,
@@ -100,10 +121,12 @@ def add_row_gradients(
             for j in range(num_channels):
                 kept[j] = source[j] if shown[j] > zero else zero
                 grad_bias[j] += kept[j]
+        facing = _facing(tokens[n], own_facing)
         for k in range(tokens.shape[1]):
             location = tokens[n, k, 0]
             if location == 255:
                 break
+            location = turned[facing, location]
             feature = tokens[n, k, 1]
             if feature >= num_features:
                 continue

@@ -22,6 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from metta.agent.config import AgentModelConfig, observation_type
+from metta.agent.facing import TurnToFacing
 from metta.agent.paths import Path, split_rows, use_fast
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
 from metta.mettagrid.spec import PADDING, EnvSpec, Feature
@@ -203,7 +204,7 @@ class Window:
 
 
 class TokenLayer(nn.Module):
-    """Convolution of the token planes, and its ReLU.
+    """Convolution of the token planes of the turned window, and its ReLU.
 
     Attributes:
         weight: `[planes, taps, channels]`, the kernel, one row per plane and cell under it.
@@ -217,8 +218,11 @@ class TokenLayer(nn.Module):
     first: torch.Tensor
     where: torch.Tensor
 
-    def __init__(self, table: PlaneTable, window: Window, num_channels: int, path: Path = "auto") -> None:
+    def __init__(
+        self, table: PlaneTable, window: Window, turn: TurnToFacing, num_channels: int, path: Path = "auto"
+    ) -> None:
         super().__init__()
+        self.turn = turn
         self.window = window
         self.num_planes = len(table.names)
         self.num_channels = num_channels
@@ -257,9 +261,10 @@ class TokenLayer(nn.Module):
             `[N, positions, channels]` in the weights' dtype, after the ReLU.
         """
         if use_fast(self.path, self.weight):
-            tables = (self.plane, self.amount, self.first, self.where)
-            return _TokenSum.apply(tokens, self.weight, self.bias, *tables, self.window.num_positions)  # type: ignore[no-untyped-call, no-any-return]
-        return torch.relu(self._convolve(self.draw(tokens)))
+            tables = (self.turn.turned, self.plane, self.amount, self.first, self.where)
+            positions = self.window.num_positions
+            return _TokenSum.apply(tokens, self.weight, self.bias, positions, self.turn.own_facing, *tables)  # type: ignore[no-untyped-call, no-any-return]
+        return torch.relu(self._convolve(self.draw(self.turn(tokens))))
 
     def draw(self, tokens: torch.Tensor) -> torch.Tensor:
         """The planes of the observations, `[N, planes, height, width]`; two tokens at one place add up.
@@ -299,20 +304,19 @@ class _TokenSum(torch.autograd.Function):
         tokens: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
-        plane: torch.Tensor,
-        amount: torch.Tensor,
-        first: torch.Tensor,
-        where: torch.Tensor,
         num_positions: int,
+        own_facing: tuple[int, int],
+        *tables: torch.Tensor,
     ) -> torch.Tensor:
         from metta.agent.kernels import sum_rows
 
         tokens = tokens.contiguous()
         out = weight.new_empty(tokens.shape[0], num_positions, bias.shape[0])
         rows_in, rows_out = tokens.numpy(), out.numpy()
-        tables = [tensor.detach().numpy() for tensor in (plane, amount, first, where, weight, bias)]
-        split_rows(len(rows_in), lambda rows: sum_rows(rows_in[rows], rows_out[rows], *tables))
-        ctx.save_for_backward(tokens, plane, amount, first, where, weight, out)
+        arrays = [tensor.detach().numpy() for tensor in (*tables, weight, bias)]
+        split_rows(len(rows_in), lambda rows: sum_rows(rows_in[rows], rows_out[rows], own_facing, *arrays))
+        ctx.save_for_backward(tokens, *tables, weight, out)
+        ctx.own_facing = own_facing
         return out
 
     @staticmethod
@@ -322,16 +326,17 @@ class _TokenSum(torch.autograd.Function):
 
         tokens, *tables, weight, out = ctx.saved_tensors
         rows_in, *arrays = (tensor.numpy() for tensor in (tokens, *tables))
+        own_facing = ctx.own_facing
         rows_out, rows_grad = out.detach().numpy(), grad.contiguous().numpy()
 
         def add_up(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
             grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(weight.shape[-1])
             sums = (grad_weight.numpy(), grad_bias.numpy())
-            add_row_gradients(rows_in[rows], rows_out[rows], rows_grad[rows], *sums, *arrays)
+            add_row_gradients(rows_in[rows], rows_out[rows], rows_grad[rows], *sums, own_facing, *arrays)
             return grad_weight, grad_bias
 
         (grad_weight, grad_bias), *others = split_rows(len(rows_in), add_up)
         for more_weight, more_bias in others:
             grad_weight += more_weight
             grad_bias += more_bias
-        return None, grad_weight, grad_bias, None, None, None, None, None
+        return None, grad_weight, grad_bias, None, None, *(None for _ in range(5))

@@ -57,7 +57,7 @@ class TrainingDisplay:
         self.done_steps = done_steps
         self._scores: list[float] = []
         self._start = perf_counter()
-        self._printed = self._start
+        self._printed = -PLAIN_INTERVAL  # the first update is printed at once
         self._bar = Progress(
             BarColumn(bar_width=None, complete_style="cyan"),
             TextColumn("{task.percentage:>3.0f}%"),

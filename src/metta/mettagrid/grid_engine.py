@@ -18,7 +18,7 @@ from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
 from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
 from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
-from metta.mettagrid.engine.state import INVALID_COLUMNS, SHORT_LOOK, Ints, Rules, State, allocate
+from metta.mettagrid.engine.state import INVALID_COLUMNS, SHORT_LOOK, Rules, State, allocate, clear
 from metta.mettagrid.engine.step import step_worlds
 from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
@@ -151,6 +151,7 @@ class GridEngine(WorldReader):
             self._began[w] = True
         self._waiting = not self._began.all()
         announce_compilation()
+        clear(self._state, list(worlds))
         with np.errstate(all="ignore"):
             reset_worlds(
                 self._rule_table, self._state_table, self._no_actions, self._seen[0], self._maps, starts

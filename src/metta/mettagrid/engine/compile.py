@@ -28,7 +28,7 @@ from numba.core import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMPILE_SECONDS = 20
+COMPILE_SECONDS = 10
 """Roughly what a first compilation takes; only for the message."""
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def rule(function: Function) -> Function:
     Numba would compile it anew for every width of integer and every constant that it is called with; all integers
     are passed as int64 instead, which halves the time that compiling takes.
     """
-    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if not is_interpreted():
         resolve = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: resolve(tuple(map(_widened, args)), kws)

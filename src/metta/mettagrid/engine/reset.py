@@ -15,7 +15,6 @@ from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import seed_random
 from metta.mettagrid.engine.state import (
     AGENT_OBJECT_ID,
-    CHANGED,
     COL,
     CONVERTER_COL,
     CONVERTER_OBJECT_ID,
@@ -29,15 +28,11 @@ from metta.mettagrid.engine.state import (
     INVALID_KEY,
     INVALID_USED,
     IS_CONVERTER,
-    LAST_KIND,
     MARGIN,
-    NEVER,
-    NEXT_DUE,
     NUM_AGENTS,
     NUM_CONVERTERS,
     OBJECT,
     OUTPUT,
-    PADDING,
     PHASE,
     ROW,
     RULE,
@@ -65,7 +60,7 @@ def reset_worlds(
     maps: NDArray[np.int16],
     starts: NDArray[np.int64],
 ) -> None:
-    """Begin new episodes.
+    """Begin new episodes in worlds that were cleared.
 
     Args:
         rule_table: the rule tables, from `describe`.
@@ -80,7 +75,6 @@ def reset_worlds(
     state = open_state(state_table)
     for i in range(starts.shape[0]):
         w = int(starts[i, 0])
-        clear_world(state, w)
         state.worlds[w, RULE] = starts[i, 1]
         state.worlds[w, HEIGHT] = starts[i, 3]
         state.worlds[w, WIDTH] = starts[i, 4]
@@ -89,31 +83,6 @@ def reset_worlds(
         seed_random(state, w, int(starts[i, 2]))
         place_things(rules, state, maps, w)
         observe(rules, state, actions, seen, w)
-
-
-@rule
-def clear_world(state: State, w: int) -> None:
-    """Forget everything about a world."""
-    state.worlds[w, :] = 0
-    state.worlds[w, NEXT_DUE] = NEVER
-    state.cells[w, :] = 0
-    state.object_ids[w, :] = 0
-    state.agents[w, :, :] = 0
-    state.agents[w, :, LAST_KIND] = -1
-    state.agents[w, :, CHANGED] = 1
-    state.agent_items[w, :, :] = -1
-    state.converters[w, :, :] = 0
-    state.converter_items[w, :, :] = 0
-    state.looks[w, :, :] = 0
-    state.group_sizes[w, :] = 0
-    state.group_sums[w, :] = 0
-    state.agent_stats[w, :, :] = 0
-    state.converter_stats[w, :, :] = 0
-    state.game_stats[w, :] = 0
-    state.invalid[w, :, :] = 0
-    state.values[:, w, :] = 0
-    state.flags[:, w, :] = False
-    state.observations[w, :, :] = PADDING
 
 
 @rule

@@ -306,6 +306,22 @@ def allocate(shape: dict[str, int]) -> State:
     )
 
 
+def clear(state: State, worlds: list[int]) -> None:
+    """Forget everything about some worlds."""
+    for name, array in state._asdict().items():
+        if name in ("values", "flags"):
+            array[:, worlds] = 0
+        elif name != "tokens":  # the observations once more
+            array[worlds] = _FRESH.get(name, 0)
+    state.worlds[worlds, NEXT_DUE] = NEVER
+    state.agents[worlds, :, LAST_KIND] = -1
+    state.agents[worlds, :, CHANGED] = 1
+
+
+_FRESH = {"agent_items": -1, "observations": PADDING}
+"""What arrays hold in a fresh world, where that is not 0."""
+
+
 def words_of(observations: Bytes) -> NDArray[np.uint32]:
     """The 4 bytes from every byte of an observation on, as one little-endian word; they share memory.
 
