@@ -28,14 +28,14 @@ AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
 EXPERIENCE = api.ExperienceConfig(
     batch_size=8192, minibatch_size=1024, bptt_horizon=32, update_epochs=2, async_factor=1
 )
-PPO = api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.005, vf_clip_coef=0.2)
+PPO = api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, clip_vloss=False)
 OPTIMIZER = api.OptimizerConfig(learning_rate=1e-3, eps=1e-5)
 CHECKPOINT = api.CheckpointConfig(checkpoint_interval=100)
 EVAL_EPISODES = 128
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="Agent steps to train for.")] = 4_000_000,
+    steps: Annotated[int, typer.Option(help="Agent steps to train for.")] = 4_500_000,
     seed: Annotated[int, typer.Option(help="Decides weights, maps and actions.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
     run: Annotated[str, typer.Option(help="Name of the run; a name used before goes on with that run.")] = "",
