@@ -117,8 +117,8 @@ def main(
     save(force=True)
     if agent_step < steps:
         console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
-        again = f"--run {home.name} --steps {steps} --seed {seed} --device {device} --threads {threads} --env {env} --folder {folder}"
-        console.print(f"  python run.py {again}", soft_wrap=True)
+        again = f"--run {home.name} --steps {steps} --seed {seed} --device {device} --threads {threads}"
+        console.print(f"  python run.py {again} --env {env} --folder {folder}", soft_wrap=True)
         raise typer.Exit(130)
 
     after = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
@@ -132,12 +132,8 @@ def main(
     console.print(f"\n[bold]{agent_step:,} steps in {duration(seconds)}[/]; {EVAL_EPISODES} episodes a score")
     console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*before))
     console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*result))
-    for what, place in {
-        "replay": page,
-        "curve": picture,
-        "policy": checkpoints,
-        "summary": home / "summary.json",
-    }.items():
+    places = {"replay": page, "curve": picture, "policy": checkpoints, "summary": home / "summary.json"}
+    for what, place in places.items():
         console.print(f"{what:13} {place}", soft_wrap=True, highlight=False)
     console.print("[dim]The replay is a page: open it in a browser.[/]")
 

@@ -29,12 +29,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="agent steps of each run")
-    parser.add_argument("--folder", type=Path, default=Path("runs/learning"), help="where runs and picture go")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/learning"), help="where runs and picture go"
+    )
     arguments = parser.parse_args()
     histories, figures = {}, {}
     for seed in arguments.seeds:
         name = f"seed_{seed}"
-        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, run=name, env=run.DEFAULT_ENV, folder=arguments.folder)
+        place = {"run": name, "folder": arguments.folder}
+        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, env=run.DEFAULT_ENV, **place)
         summary = json.loads((arguments.folder / name / "summary.json").read_text())
         _, _, policy = load_checkpoint(checkpoint_dir=arguments.folder / name / "checkpoints")
         assert policy is not None  # the run has just saved it
@@ -44,8 +47,12 @@ def main() -> None:
         figures[f"{name}_seconds"] = summary["seconds"]
         figures[f"{name}_steps_per_s"] = summary["steps"] / summary["seconds"]
     for moment in ("before", "after"):
-        figures[f"median_{moment}"] = statistics.median(figures[f"seed_{s}_{moment}"] for s in arguments.seeds)
-    picture = write_learning_curves(arguments.folder / "learning_curves.png", histories, title=run.DEFAULT_ENV)
+        figures[f"median_{moment}"] = statistics.median(
+            figures[f"seed_{s}_{moment}"] for s in arguments.seeds
+        )
+    picture = write_learning_curves(
+        arguments.folder / "learning_curves.png", histories, title=run.DEFAULT_ENV
+    )
     if arguments.json:
         print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
         return

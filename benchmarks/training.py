@@ -56,7 +56,14 @@ def cases() -> list[Case]:
     arena = EnvConfig(game=GameConfig(num_agents=24, width=25, height=25))
     default = ExperienceConfig(batch_size=12288, minibatch_size=3072, bptt_horizon=64)
     return [
-        Case("newcomer", get_env_config("/env/mettagrid/simple"), run.NUM_WORLDS, run.AGENT, run.EXPERIENCE, run.PPO),
+        Case(
+            "newcomer",
+            get_env_config("/env/mettagrid/simple"),
+            run.NUM_WORLDS,
+            run.AGENT,
+            run.EXPERIENCE,
+            run.PPO,
+        ),
         Case("default", arena, 8, AgentModelConfig(), default, PPOConfig()),
     ]
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_worlds import small_config
 
+from metta.mettagrid.engine import state as cols
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.world_config import WorldConfig
 
@@ -84,3 +85,19 @@ def test_every_agent_goes_first_equally_often() -> None:
         engine.step(actions)
         first[engine.agent_order(0)[0]] += 1
     assert (np.abs(first - 1000) < 150).all(), first
+
+
+def test_a_word_that_would_favour_an_order_is_drawn_again() -> None:
+    engine = make_engine(3, 0)
+    engine.step(np.zeros((1, 3, 2), np.int32))
+    saved = engine.snapshot()
+    at = int(saved["worlds"][0, cols.RNG_AT])
+    # Three agents take one number below 6; of the 2^32 words, 4 are too many, and 0 is one of them.
+    saved["random"][0, at] = 0
+    engine.restore(saved)
+    engine.step(np.zeros((1, 3, 2), np.int32))
+    assert engine.snapshot()["worlds"][0, cols.RNG_AT] == at + 2
+    words = SlowShuffle(0)
+    words.order(3)
+    words.bounded(1)
+    assert engine.agent_order(0).tolist() == words.order(3)

@@ -205,3 +205,29 @@ def test_actions_are_checked_before_anything_happens() -> None:
     assert engine.current_step[0] == 0
     engine.step(np.zeros((1, 1, 2), np.int64))
     assert engine.current_step[0] == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_sharing_is_the_sum_of_equal_parts_in_single_precision(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    agents = int(rng.integers(2, 12))
+    names = ["a", "b", "c"][: rng.integers(1, 4)]
+    shares = {name: float(rng.random()) for name in names}
+    config = small_config(num_agents=agents, agent={"action_failure_penalty": 0.1})
+    config["groups"] = {
+        name: {"id": i, "group_reward_pct": shares[name], "props": {"action_failure_penalty": float(rng.random())}}
+        for i, name in enumerate(names)
+    }
+    members = [str(name) for name in rng.choice(names, size=agents)]
+    rules = compile_rules(WorldConfig.model_validate(config))
+    engine = engine_for(rules, [[f"agent.{name}" for name in members]], seed)
+    engine.step(random_actions(rules, rng, 1, odd=0.3))
+    # In the first step the episode's sums are the rewards before sharing.
+    rewards = [np.float32(reward) for reward in engine.episode_rewards[0]]
+    pots = dict.fromkeys(names, np.float32(0))
+    for a, name in enumerate(members):
+        part = rewards[a] * np.float32(shares[name])
+        rewards[a] = rewards[a] - part
+        pots[name] = pots[name] + part / np.float32(members.count(name))
+    assert engine.rewards[0].tolist() == [rewards[a] + pots[name] for a, name in enumerate(members)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -25,7 +26,7 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
         return ""
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     span = (high - low) or 1.0
     return "".join(BLOCKS[1 + round((len(BLOCKS) - 2) * (mean - low) / span)] for mean in means)
@@ -50,7 +51,9 @@ class TrainingDisplay:
         console: where to write.
     """
 
-    def __init__(self, title: str, total_steps: int, done_steps: int = 0, console: Console | None = None) -> None:
+    def __init__(
+        self, title: str, total_steps: int, done_steps: int = 0, console: Console | None = None
+    ) -> None:
         self.console = console or Console()
         self.title = title
         self.total_steps = total_steps
@@ -103,7 +106,8 @@ class TrainingDisplay:
             self._printed = perf_counter()
             shown = "  ".join(f"{name} {value}" for name, value in numbers.items())
             self.console.print(
-                f"{steps:>12,} steps  {rate:,.0f} steps/s  {duration(max(left, 0.0))} left  {shown}", highlight=False
+                f"{steps:>12,} steps  {rate:,.0f} steps/s  {duration(max(left, 0.0))} left  {shown}",
+                highlight=False,
             )
 
     def _panel(self, numbers: Mapping[str, str]) -> Panel:
@@ -114,4 +118,6 @@ class TrainingDisplay:
         for i in range(0, len(pairs), 3):
             table.add_row(*(text for pair in pairs[i : i + 3] for text in pair))
         curve = Text.assemble(("score over time  ", "dim"), (sparkline(self._scores), "green"))
-        return Panel(Group(self._bar, table, curve), title=self.title, title_align="left", border_style="cyan")
+        return Panel(
+            Group(self._bar, table, curve), title=self.title, title_align="left", border_style="cyan"
+        )

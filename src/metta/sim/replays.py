@@ -66,7 +66,11 @@ def record_replay(
                 # The engine is stepped without the automatic reset, so that the last state can be seen.
                 engine.step(actions[None])
                 recorder.record(
-                    step, engine.grid_objects(0), actions, engine.action_success[0].copy(), engine.rewards[0].copy()
+                    step,
+                    engine.grid_objects(0),
+                    actions,
+                    engine.action_success[0].copy(),
+                    engine.rewards[0].copy(),
                 )
                 if engine.terminals[0].any() or engine.truncations[0].any():
                     break

@@ -63,7 +63,7 @@ def bounded_random(state: State, w: int, bound: int) -> int:
     """A uniform integer in [0, bound), bound < 2^31; redraws the few words that would favour some results."""
     product = next_random(state, w) * bound
     low = product & _MASK
-    if low < 0:
+    if low < bound:
         threshold = (_MASK + 1 - bound) % bound
         while low < threshold:
             product = next_random(state, w) * bound
