@@ -9,6 +9,7 @@ Ctrl-C saves and stops; the same command with the same --run goes on where it st
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from time import perf_counter, strftime
 from typing import Annotated
@@ -19,10 +20,10 @@ from rich.console import Console
 
 from metta import api
 from metta.common.files import atomic_write_json
-from metta.common.interrupt import stop_on_interrupt
+from metta.common.interrupt import StopRequest, stop_on_interrupt
 from metta.interface.console import TrainingDisplay, duration
 
-DEFAULT_ENV = "/env/mettagrid/simple"
+ENV = "/env/mettagrid/simple"
 NUM_WORLDS = 64
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
 EXPERIENCE = api.ExperienceConfig(
@@ -39,13 +40,18 @@ def main(
     seed: Annotated[int, typer.Option(help="Decides weights, maps and actions.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto takes a GPU if there is one.")] = "auto",
     run: Annotated[str, typer.Option(help="Name of the run; a name used before goes on with that run.")] = "",
-    threads: Annotated[
-        int, typer.Option(help="Torch threads; more than one suffers when cores are shared.")
-    ] = 1,
-    env: Annotated[str, typer.Option(help="Name of a registered environment.")] = DEFAULT_ENV,
+    threads: Annotated[int, typer.Option(help="Torch threads; one suits a busy machine.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
     """Train a team of agents; see scores before and after, a learning curve and a replay."""
+    with stop_on_interrupt() as stop:
+        train(stop, steps, seed, device, run, threads, folder)
+
+
+def train(
+    stop: StopRequest, steps: int, seed: int, device: str, run: str, threads: int, folder: Path
+) -> None:
+    """The whole run; a requested stop takes effect after the batch at hand."""
     console = Console()
     home = folder / (run or strftime("%Y%m%d-%H%M%S"))
     checkpoints = home / "checkpoints"
@@ -53,7 +59,7 @@ def main(
     torch.set_num_threads(threads)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
-    worlds = api.VecEnv(api.make_curriculum(env), NUM_WORLDS, seed=seed, stagger=True)
+    worlds = api.VecEnv(api.make_curriculum(ENV), NUM_WORLDS, seed=seed, stagger=True)
     agent = api.make_agent(worlds.single_observation_space, worlds.single_action_space, [], where, AGENT)
     optimizer = api.make_optimizer(agent, OPTIMIZER)
     scheduler = api.make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
@@ -67,7 +73,7 @@ def main(
         experience=experience,
     )
     if policy is None:
-        console.print(f"[bold]{env}[/], {NUM_WORLDS} worlds of {worlds.agents_per_world} agents, on {where}")
+        console.print(f"[bold]{ENV}[/], {NUM_WORLDS} worlds of {worlds.agents_per_world} agents, on {where}")
         untrained = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
         console.print(f"score before training: [bold]{untrained}[/] over {EVAL_EPISODES} episodes")
         before, history = [untrained.mean_reward, untrained.half_interval], []
@@ -93,7 +99,7 @@ def main(
         )
 
     start = perf_counter()
-    with stop_on_interrupt() as stop, TrainingDisplay(f"{env} · {home.name}", steps, agent_step) as display:
+    with TrainingDisplay(f"{ENV} · {home.name}", steps, agent_step) as display:
         save(force=True)
         while agent_step < steps and not stop:
             batch = api.rollout(experience, agent)
@@ -117,18 +123,19 @@ def main(
     save(force=True)
     if agent_step < steps:
         console.print(f"\nStopped at {agent_step:,} of {steps:,} steps; everything is saved. To go on:")
-        again = f"--run {home.name} --steps {steps} --seed {seed} --device {device} --threads {threads}"
-        console.print(f"  python run.py {again} --env {env} --folder {folder}", soft_wrap=True)
+        again = [f"--run={home.name}", f"--folder={folder}", f"--steps={steps}", f"--seed={seed}"]
+        again += [f"--device={device}", f"--threads={threads}"]
+        console.print(f"  python run.py {shlex.join(again)}", soft_wrap=True, highlight=False)
         raise typer.Exit(130)
 
     after = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
     result = [after.mean_reward, after.half_interval]
     seconds = history[-1]["seconds"] if history else 0.0
-    facts = {"env": env, "seed": seed, "steps": agent_step, "seconds": seconds}
+    facts = {"env": ENV, "seed": seed, "steps": agent_step, "seconds": seconds}
     atomic_write_json(home / "summary.json", {**facts, "before": before, "after": result})
     page = api.record_replay(agent, worlds, home / "replay.json.z")
     picture = home / "learning_curve.png"
-    api.write_learning_curve(picture, history, before=before, after=result, title=f"{env}, seed {seed}")
+    api.write_learning_curve(picture, history, before=before, after=result, title=f"{ENV}, seed {seed}")
     console.print(f"\n[bold]{agent_step:,} steps in {duration(seconds)}[/]; {EVAL_EPISODES} episodes a score")
     console.print("score before  [bold]{:6.2f}[/] ± {:.2f}".format(*before))
     console.print("score after   [bold green]{:6.2f}[/] ± {:.2f}".format(*result))

@@ -37,7 +37,7 @@ def main() -> None:
     for seed in arguments.seeds:
         name = f"seed_{seed}"
         place = {"run": name, "folder": arguments.folder}
-        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, env=run.DEFAULT_ENV, **place)
+        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, **place)
         summary = json.loads((arguments.folder / name / "summary.json").read_text())
         _, _, policy = load_checkpoint(checkpoint_dir=arguments.folder / name / "checkpoints")
         assert policy is not None  # the run has just saved it
@@ -50,9 +50,7 @@ def main() -> None:
         figures[f"median_{moment}"] = statistics.median(
             figures[f"seed_{s}_{moment}"] for s in arguments.seeds
         )
-    picture = write_learning_curves(
-        arguments.folder / "learning_curves.png", histories, title=run.DEFAULT_ENV
-    )
+    picture = write_learning_curves(arguments.folder / "learning_curves.png", histories, title=run.ENV)
     if arguments.json:
         print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
         return

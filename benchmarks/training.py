@@ -21,7 +21,7 @@ import run
 import torch
 
 from metta.agent.metta_agent import MettaAgent
-from metta.agent.paths import Path
+from metta.agent.paths import ComputePath
 from metta.api import (
     AgentModelConfig,
     EnvConfig,
@@ -71,7 +71,7 @@ def cases() -> list[Case]:
 class Side:
     """One loop that can be advanced batch by batch."""
 
-    def __init__(self, case: Case, path: Path) -> None:
+    def __init__(self, case: Case, path: ComputePath) -> None:
         torch.manual_seed(0)
         self.case = case
         env = VecEnv(case.env, case.num_worlds, seed=0, stagger=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
     stopped = int(re.search(r"Stopped at ([\d,]+) of", out)[1].replace(",", ""))  # type: ignore[index]
     assert 0 < stopped < steps
     (line,) = [text.strip() for text in out.splitlines() if text.strip().startswith("python run.py")]
-    again = [sys.executable, *line.split()[1:]]
+    again = [sys.executable, *shlex.split(line)[1:]]
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert f"at {stopped:,} steps" in done.stdout

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_worlds import random_actions, random_episode, random_grid, random_rules
+from random_worlds import random_actions, random_episode, random_grid, random_rules, small_config
 
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.testing import check_batch_independence, observable
+from metta.mettagrid.world_config import WorldConfig
 
 
 @settings(max_examples=12, deadline=None)
@@ -178,3 +179,13 @@ def test_many_different_invalid_actions_are_all_counted() -> None:
     counted = engine.episode_stats(1)["agent"][0]
     assert {name: value for name, value in counted.items() if name in expected} == expected
     assert counted["action.invalid_type"] == 3000 * twice
+
+
+def test_a_crowd_may_do_nothing_but_wrong_from_the_first_step() -> None:
+    config = small_config(num_agents=150, obs_width=3, obs_height=3, num_observation_tokens=5)
+    engine = GridEngine([WorldConfig.model_validate(config)], 1, max_height=10, max_width=15)
+    engine.reset([0], [[["agent.agent"] * 15] * 10], [0])
+    for _ in range(3):
+        engine.step(np.stack([np.full(150, 99), np.arange(150)], axis=1).astype(np.int32)[None])
+    for a, counted in enumerate(engine.episode_stats(0)["agent"]):
+        assert counted == {"action.invalid_type": 6, f"action.invalid_type.99.{a}": 6}

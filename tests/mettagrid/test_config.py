@@ -1,9 +1,14 @@
 """Typed configuration: defaults of the document, agreement of game and map, one sentence for each mistake."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from metta.interface.environment import make_environment
 from metta.mettagrid.config import ActionConfig, EnvConfig, GameConfig, MapBuilderConfig, ObjectConfig
+from metta.mettagrid.env import MettaGridEnv
+from metta.mettagrid.registry import get_env_config
 
 DOCUMENTED_GAME = {
     "max_steps": 1000,
@@ -119,6 +124,26 @@ MISTAKES = {
         "uses 'lamp'",
     ),
     "ascii type without a map": (lambda: MapBuilderConfig(type="Ascii"), "go together"),
+    "ascii without agents": (lambda: MapBuilderConfig(type="Ascii", ascii_map="m."), "has no agent"),
+    "ascii with objects": (
+        lambda: MapBuilderConfig(type="Ascii", ascii_map="@.", objects={"altar": 5}),
+        "objects=.* is given with a drawn map",
+    ),
+    "gap in group ids": (
+        lambda: EnvConfig(game=GameConfig(groups={"a": {"id": 0}, "b": {"id": 2}})),
+        "ids",
+    ),
+    "unknown group key": (lambda: EnvConfig(game=GameConfig(groups={"a": {"bogus": 1}})), "groups.a.bogus"),
+    "endless converter": (
+        lambda: EnvConfig(
+            objects=[
+                ObjectConfig(type="wall", name="wall"),
+                ObjectConfig(type="mine", name="mine_red", cooldown=0, conversion_ticks=0, max_output=-1),
+            ],
+            map_builder={"objects": {"mine_red": 1}},
+        ),
+        "mine_red",
+    ),
     "ascii with a wrong size": (
         lambda: MapBuilderConfig(type="Ascii", ascii_map="@.", width=3),
         "has width 2",
@@ -143,3 +168,38 @@ def test_recipes_follow_kind_and_colour() -> None:
     )
     forge = ObjectConfig(type="converter", name="forge", output_resources={"laser": 2}).recipe()
     assert (forge.input_resources, forge.output_resources) == ({}, {"laser": 2})
+
+
+def test_overrides_of_whole_parts_come_before_single_values() -> None:
+    config = EnvConfig().with_overrides(game=GameConfig(num_agents=4, max_steps=9, width=20), num_agents=8)
+    assert (config.game.num_agents, config.game.max_steps, config.map_builder.width) == (8, 9, 20)
+    config = EnvConfig().with_overrides(map_builder=MapBuilderConfig(width=20), border_width=0)
+    assert (config.game.width, config.map_builder.border_width) == (20, 0)
+
+
+# For each field of a map builder two environments that differ in nothing else.
+OTHER_MAP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "type": ({"agents": 1}, {"type": "Ascii", "ascii_map": "@."}),
+    "width": ({"width": 20}, {"width": 21}),
+    "height": ({"height": 20}, {"height": 21}),
+    "border_width": ({}, {"border_width": 3}),
+    "agents": ({"agents": 2}, {"agents": 3}),
+    "objects": ({}, {"objects": {"altar": 2}}),
+    "ascii_map": ({"type": "Ascii", "ascii_map": "@."}, {"type": "Ascii", "ascii_map": ".@"}),
+    "seed": ({}, {"seed": 3}),
+}
+
+
+@pytest.mark.parametrize("field", MapBuilderConfig.model_fields)
+def test_map_builder_field_changes_the_map(field: str) -> None:
+    def look(fields: dict[str, Any]) -> str:
+        return MettaGridEnv(EnvConfig(map_builder=MapBuilderConfig(**fields)), seed=1).render()
+
+    one, other = OTHER_MAP[field]
+    assert look(one) != look(other)
+
+
+def test_make_environment_takes_names_and_mappings() -> None:
+    assert make_environment("/env/mettagrid/simple").config == get_env_config("/env/mettagrid/simple")
+    assert make_environment({"game": {"num_agents": 3, "width": 15, "height": 15}}).num_agents == 3
+    assert make_environment("/env/mettagrid/simple", num_agents=2).num_agents == 2

@@ -231,10 +231,17 @@ def test_a_wrong_refusal_is_noticed(one_trace: Path, capsys: pytest.CaptureFixtu
     by_name["reward_item_absent_ignored"]["ok"] = False
     by_name["extra_key"]["ok"] = True
     del by_name["tokens_zero"]["map"]
+    by_name["glyphs_256"].update(map=None, config=by_name["unknown_cell"]["config"])
+    unknown = by_name["consumed_unknown_item_disabled_ok"]
+    unknown["config"]["actions"]["noop"]["enabled"] = True
+    unknown.update(
+        ok=False,
+        message="Action 'noop' has consumed_resources ['gold'] that are not in inventory_item_names. So.",
+    )
     (one_trace / "errors.json").write_text(json.dumps([*cases, 3]))
     assert main([str(one_trace)]) == 1
     failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
-    assert len(failures) == 6
+    assert len(failures) == 7
     assert failures[0].startswith(
         "FAIL errors.json/unknown_cell: expected the message 'Unknown object type: candle'"
     )
@@ -298,6 +305,9 @@ def test_broken_folders_get_a_clear_line(
         ),
         ("map", np.zeros((11, 11)), "map is float64 (11, 11), not cell names"),
         ("config", np.array("{}"), "the config or the map is refused:"),
+        ("config", np.array("[]"), "the config or the map is refused:"),
+        ("converter_ids", np.array(3), "the file is not laid out like a trace: TypeError"),
+        ("inventory_item_names", np.array("3"), "the file is not laid out like a trace: TypeError"),
     ],
 )
 def test_broken_traces_get_a_clear_line(

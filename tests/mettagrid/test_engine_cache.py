@@ -72,3 +72,14 @@ def test_every_source_of_the_engine_counts(tmp_path: Path) -> None:
         path.write_text(text)
     (copied / "new.py").write_text("")
     assert source_hash(copied) != original
+
+
+def test_where_the_package_cannot_be_written_the_home_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(engine_compile, "__file__", str(tmp_path / "file" / "compile.py"))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    folder = cache_folder.__wrapped__()
+    assert folder.parent == tmp_path / "home" / ".cache" / "metta"
+    assert folder.is_dir()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metta.mettagrid.config import EnvConfig, GameConfig
+from metta.mettagrid.config import EnvConfig, GameConfig, MapBuilderConfig
 from metta.mettagrid.curriculum.base import MultiTaskCurriculum, SingleTaskCurriculum, Task, make_curriculum
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.registry import get_env_config, register_env
@@ -243,3 +243,32 @@ def test_staggered_worlds_do_not_march_in_step() -> None:
     assert len(set(firsts)) > 12
     assert firsts.min() >= 1
     assert all(e[1] - e[0] == 40 for e in ends)
+
+
+def test_staggering_works_where_only_the_lifetime_ends_episodes() -> None:
+    env = VecEnv(SMALL.with_overrides(max_steps=0, episode_lifetime=30), 20, seed=0, stagger=True)
+    rng = np.random.default_rng(0)
+    firsts: set[int] = set()
+    for step in range(1, 31):
+        if env.step(actions_for(env, rng)).final_rows.size:
+            firsts.add(step)
+    assert len(firsts) > 8
+
+
+def test_the_first_reset_plays_the_first_episode_of_the_seed() -> None:
+    env = MettaGridEnv(SMALL, seed=3)
+    first, _ = env.reset()
+    assert np.array_equal(first, MettaGridEnv(SMALL).reset(seed=3)[0])
+    second, _ = env.reset()
+    assert not np.array_equal(first, second)
+
+
+def test_a_map_as_a_scene_takes_the_rest_from_the_environment() -> None:
+    curriculum = make_curriculum(
+        scenes=[MapBuilderConfig(width=16, height=14), MapBuilderConfig(objects={"altar": 7})]
+    )
+    wide, rich = (task.config for task in curriculum.tasks)
+    assert (wide.game.width, wide.game.height, wide.map_builder.border_width) == (16, 14, 1)
+    assert wide.map_builder.objects == get_env_config("/env/mettagrid/simple").map_builder.objects
+    assert (rich.game.width, rich.map_builder.objects) == (12, {"altar": 7})
+    assert VecEnv(curriculum, 4).num_agents == 16

@@ -216,7 +216,11 @@ def test_sharing_is_the_sum_of_equal_parts_in_single_precision(seed: int) -> Non
     shares = {name: float(rng.random()) for name in names}
     config = small_config(num_agents=agents, agent={"action_failure_penalty": 0.1})
     config["groups"] = {
-        name: {"id": i, "group_reward_pct": shares[name], "props": {"action_failure_penalty": float(rng.random())}}
+        name: {
+            "id": i,
+            "group_reward_pct": shares[name],
+            "props": {"action_failure_penalty": float(rng.random())},
+        }
         for i, name in enumerate(names)
     }
     members = [str(name) for name in rng.choice(names, size=agents)]

@@ -123,3 +123,9 @@ def test_a_recorded_episode_is_whole(tmp_path: Path) -> None:
     totals = [replay.series(agent, "total_reward")[-1] for agent in replay.agents]
     assert totals == [-3.0, -3.0]
     assert np.array_equal(env.observations, before)
+
+
+def test_a_world_without_an_end_cannot_be_evaluated() -> None:
+    env = VecEnv(SMALL.with_overrides(max_steps=0, episode_lifetime=0), 1)
+    with pytest.raises(ValueError, match="task 'task' never ends"):
+        run_episodes(agent_for(env), env, 1)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from metta.common.config import Config
 from metta.mettagrid.env_parts import ActionConfig, ActionKind, GameConfig, MapBuilderConfig, ObjectConfig
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE, OBJECT_TYPE_IDS
-from metta.mettagrid.world_config import WorldConfig
+from metta.mettagrid.world_config import WorldConfig, explain
 
 __all__ = ["ActionConfig", "EnvConfig", "GameConfig", "MapBuilderConfig", "ObjectConfig"]
 
@@ -80,7 +80,18 @@ class EnvConfig(Config):
         if builder:
             object.__setattr__(self, "map_builder", self.map_builder.model_copy(update=builder))
         self._check_names()
+        self._check_rules()
         return self
+
+    def _check_rules(self) -> None:
+        """Refuse here, not when a world is made, what the rules cannot express."""
+        # Imported late: describing an environment should not load the engine before there is one to check.
+        from metta.mettagrid.resolve import resolve
+
+        try:
+            resolve(self.to_world_config())
+        except ValidationError as error:
+            raise ValueError(explain(error, "the environment")) from None
 
     def _check_names(self) -> None:
         names = [o.name for o in self.objects]
@@ -126,13 +137,17 @@ class EnvConfig(Config):
     def with_overrides(self, **overrides: Any) -> EnvConfig:
         """A copy with single values replaced by their field name, wherever in the configuration the name belongs.
 
-        `num_agents`, `width` and `height` change game and map together.
+        `num_agents`, `width` and `height` change game and map together; `map_objects` are the map builder's `objects`
+        (`objects` alone are the types of the environment); `game` and `map_builder` replace those parts as a whole, before
+        single values are set.
 
         Raises:
             ValueError: a name belongs to no part of the configuration.
         """
-        game = self.game.model_dump(exclude_unset=True)
-        builder = self.map_builder.model_dump(exclude_unset=True)
+        game = GameConfig.model_validate(overrides.pop("game", self.game)).model_dump(exclude_unset=True)
+        builder = MapBuilderConfig.model_validate(overrides.pop("map_builder", self.map_builder)).model_dump(
+            exclude_unset=True
+        )
         whole: dict[str, Any] = {"objects": self.objects, "actions": self.actions}
         shared = dict(SHARED_FIELDS)
         for name, value in overrides.items():
@@ -148,9 +163,8 @@ class EnvConfig(Config):
             elif name in MapBuilderConfig.model_fields:
                 builder[name] = value
             else:
-                known = sorted(
-                    {*GameConfig.model_fields, *MapBuilderConfig.model_fields, *EnvConfig.model_fields}
-                )
+                parts = {*GameConfig.model_fields, *MapBuilderConfig.model_fields, *EnvConfig.model_fields}
+                known = sorted({*parts, "map_objects"} - {"agents", "seed"})
                 raise ValueError(
                     f"'{name}' is no setting of an environment; the settings are {', '.join(known)}."
                 )

@@ -15,6 +15,8 @@ from metta.mettagrid.vec import VecEnv
 
 Infos = dict[str, Any]
 
+GROUP_MARKS = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 
 class MettaGridEnv:
     """One world of agents: `reset`, `step`, spaces. Every array has one row per agent.
@@ -32,6 +34,7 @@ class MettaGridEnv:
     def __init__(self, tasks: EnvConfig | Curriculum | None = None, *, seed: int = 0) -> None:
         self.vec = VecEnv(EnvConfig() if tasks is None else tasks, 1, seed=seed)
         self._ended = False
+        self._fresh = True  # the world stands at the start of an episode that nobody has been given yet
 
     @property
     def config(self) -> EnvConfig:
@@ -77,10 +80,9 @@ class MettaGridEnv:
         Returns:
             Observations uint8 `[A, K, 3]` and an info dict with the task's name.
         """
-        # An ended episode was followed by a fresh one at once; without a seed that is the next episode.
-        if seed is not None or not self._ended:
+        if seed is not None or not self._fresh:
             self.vec.reset(seed)
-        self._ended = False
+        self._ended = self._fresh = False
         return self.vec.observations.copy(), {"task": self.task_name}
 
     @property
@@ -109,6 +111,7 @@ class MettaGridEnv:
         if self._ended:
             raise RuntimeError("the episode has ended; call reset() before the next step().")
         batch = self.vec.step(actions)
+        self._fresh = bool(batch.final_rows.size)  # the batch behind has begun the next episode already
         infos: Infos = {}
         observations = batch.observations
         if batch.episodes:
@@ -132,7 +135,7 @@ class MettaGridEnv:
         for obj in engine.grid_objects(0).values():
             name = types[obj["type"]]
             if "agent_id" in obj:
-                character = "@" if len(groups) < 2 else str(obj["group_id"] + 1)
+                character = "@" if len(groups) < 2 else GROUP_MARKS[obj["group_id"] % len(GROUP_MARKS)]
             else:
                 character = names.get(name, "?")
             rows[obj["r"]][obj["c"]] = character

@@ -33,10 +33,10 @@ class ObjectConfig(Config):
     type: ObjectKind
     name: str = Field(min_length=1)
     color: int = Field(default=0, ge=0, le=255)
-    """Colour index that agents see; a player's eye tells 0 to 15 apart."""
-    input_resources: dict[str, int] | None = None
+    """Colour index that agents see on anything but a wall; a player's eye tells 0 to 15 apart."""
+    input_resources: dict[str, NonNegativeInt] | None = None
     """Items that one conversion uses up; None: as the standard recipe."""
-    output_resources: dict[str, int] | None = None
+    output_resources: dict[str, NonNegativeInt] | None = None
     """Items that one conversion yields; None: as the standard recipe."""
     max_output: int | None = Field(default=None, ge=-1, le=32767)
     """No new conversion starts while the outputs held sum to this or more; -1: no limit."""
@@ -259,6 +259,11 @@ class GameConfig(Config):
             )
         return self
 
+    @property
+    def longest_episode(self) -> int:
+        """Steps after which an episode is over at the latest; 0: it may go on for ever."""
+        return min((steps for steps in (self.max_steps, self.episode_lifetime) if steps), default=0)
+
     def group_blocks(self) -> dict[str, dict[str, Any]]:
         """The groups in the engine's schema: ids filled in, shares from `reward_sharing_groups`.
 
@@ -288,7 +293,8 @@ class MapBuilderConfig(Config):
     """How the map of an episode is made.
 
     `Random`: a walled border around an open field, over which objects and agents are scattered.
-    `Ascii`: the map is written out in `ascii_map`, one character a cell (`metta.mettagrid.objects.MAP_CHARACTERS`).
+    `Ascii`: the map is written out in `ascii_map`, one character a cell (`metta.mettagrid.objects.MAP_CHARACTERS`);
+    size, agents and objects are those of the drawing.
     """
 
     type: Literal["Random", "Ascii"] = "Random"
@@ -326,6 +332,15 @@ class MapBuilderConfig(Config):
             if data.get(name, fact) != fact:
                 raise ValueError(
                     f"ascii_map has {name} {fact}, but {name}={data[name]} is given; drop the field."
+                )
+        if not facts["agents"]:
+            raise ValueError(
+                "the ASCII map has no agent; draw at least one, as '@' or the number of its team."
+            )
+        for name in ("border_width", "objects", "seed"):
+            if data.get(name):
+                raise ValueError(
+                    f"{name}={data[name]} is given with a drawn map, which has its own; drop the field."
                 )
         return {**data, **facts, "border_width": 0, "objects": {}}
 

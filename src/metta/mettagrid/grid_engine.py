@@ -92,6 +92,7 @@ class GridEngine(WorldReader):
         self._bind()
         self._pool: ThreadPoolExecutor | None = None
         self.num_threads = num_threads
+        announce_compilation()
 
     @property
     def num_threads(self) -> int:
@@ -150,7 +151,6 @@ class GridEngine(WorldReader):
             self.agent_mask[w] = np.arange(self.max_agents) < self.rules[rule].num_agents
             self._began[w] = True
         self._waiting = not self._began.all()
-        announce_compilation()
         clear(self._state, list(worlds))
         with np.errstate(all="ignore"):
             reset_worlds(
@@ -221,8 +221,6 @@ class GridEngine(WorldReader):
         self._waiting = not self._began.all()
         self._hold(self._state._replace(**replaced))
 
-    # ----------------------------------------------------------------------------------------------- inside
-
     def _sizes(self) -> dict[str, int]:
         rules = self.rules
         return {
@@ -239,7 +237,7 @@ class GridEngine(WorldReader):
                 (len(names) for rule in rules for names in rule.converter_stats), default=1
             ),
             "game_stats": max(len(rule.game_stats) for rule in rules),
-            "invalid": 64,
+            "invalid": _invalid_rows(64, self.max_agents),
             "tokens": self.num_tokens,
         }
 
@@ -342,8 +340,7 @@ class GridEngine(WorldReader):
         rows = self._state.invalid.shape[1]
         if 4 * (used + self.max_agents) <= 3 * rows:
             return
-        while 4 * (used + self.max_agents) > 2 * rows:
-            rows *= 2
+        rows = _invalid_rows(rows, used + self.max_agents)
         old = self._state.invalid
         self._hold(self._state._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32)))
         move_invalid_counts(self._state_table, old)
@@ -368,6 +365,13 @@ def _as_int32(actions: NDArray[Any]) -> NDArray[np.int32]:
     if not np.array_equal(ready, actions):
         raise ValueError(f"actions hold {np.abs(actions).max()}, which is no 32-bit number.")
     return ready
+
+
+def _invalid_rows(rows: int, needed: int) -> int:
+    """Rows of a table of invalid actions that stays at most half full."""
+    while 2 * needed > rows:
+        rows *= 2
+    return rows
 
 
 def _grown(array: Any, size: int) -> Any:

@@ -9,8 +9,10 @@ from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.worlds import simple
 
 SIMPLE = "/env/mettagrid/simple"
+SIMPLE_CURRICULUM = "/env/mettagrid/curriculum/simple"
+"""A curriculum of one task: the newcomer's world."""
 
-_environments: dict[str, Callable[[], EnvConfig]] = {SIMPLE: simple}
+_environments: dict[str, Callable[[], EnvConfig]] = {SIMPLE: simple, SIMPLE_CURRICULUM: simple}
 
 
 def register_env(path: str, make_config: Callable[[], EnvConfig]) -> None:

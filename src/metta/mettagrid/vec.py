@@ -138,7 +138,9 @@ class VecEnv:
         self._task = np.zeros(num_worlds, dtype=np.int64)
         self._returns = np.zeros((num_worlds, self.agents_per_world), dtype=np.float32)
         self._lengths = np.zeros(num_worlds, dtype=np.int64)
-        self._cut_at = np.zeros(num_worlds, dtype=np.int64)  # step at which to cut an episode off; 0: not at all
+        self._cut_at = np.zeros(
+            num_worlds, dtype=np.int64
+        )  # step at which to cut an episode off; 0: not at all
         self._actions = np.zeros((num_worlds, self.agents_per_world, 2), dtype=np.int32)
         self.seed = seed
         self.reset(seed)
@@ -179,7 +181,7 @@ class VecEnv:
             grids.append(self._builders[task](rng))
             seeds.append(int(rng.integers(2**32)))
             tasks.append(task)
-            steps = self.curriculum.tasks[task].config.game.max_steps
+            steps = self.curriculum.tasks[task].config.game.longest_episode
             self._cut_at[world] = rng.integers(1, steps + 1) if self.stagger and episode == 0 and steps else 0
         self.engine.reset(worlds, grids, seeds, tasks)
         self._episode[worlds] += 1
@@ -227,7 +229,9 @@ class VecEnv:
         truncations[cut] = True
         ended = [lo + int(w) for w in np.flatnonzero((terminals | truncations).any(axis=1))]
         episodes = [
-            self._outcome(world, bool(truncations[world - lo].any())) for world in ended if not cut[world - lo]
+            self._outcome(world, bool(truncations[world - lo].any()))
+            for world in ended
+            if not cut[world - lo]
         ]
         final_observations = engine.observations[ended].reshape(-1, *self.observations.shape[1:])
         if ended:

@@ -45,14 +45,19 @@ def run_episodes(
         The outcomes, in the order in which the episodes ended.
 
     Raises:
-        ValueError: `num_episodes` is below one.
+        ValueError: `num_episodes` is below one, or a task has no end.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least one.")
+    source = as_vec_env(env)
+    for task in source.curriculum.tasks:
+        if not task.config.game.longest_episode:
+            raise ValueError(
+                f"task '{task.name}' never ends (max_steps and episode_lifetime are 0); set one of them to evaluate it."
+            )
     num_worlds = min(num_episodes, MAX_WORLDS)
     quota = np.full(num_worlds, num_episodes // num_worlds)
     quota[: num_episodes % num_worlds] += 1
-    source = as_vec_env(env)
     worlds = VecEnv(source.curriculum.for_evaluation(), num_worlds, seed=seed, num_threads=source.num_threads)
     generator = torch.Generator(device=agent.device).manual_seed(seed)
     state = agent.initial_state(worlds.num_agents)

@@ -171,9 +171,14 @@ def _task(scene: Scene, place: int, env_path: str, base: EnvConfig) -> Task:
         return Task(scene, get_env_config(scene))
     if isinstance(scene, EnvConfig):
         return Task(f"scene_{place}", scene)
-    # The map states its own size and agents; whatever it leaves open follows the game of the environment.
+    # Whatever the map leaves open follows the environment; the size and agents that it states count for the game too.
     game = base.game.model_dump(exclude_unset=True)
     stated = scene.model_fields_set
+    if scene.type == "Random":
+        rest = base.map_builder.model_dump(
+            exclude={"width", "height", "agents", "type", "ascii_map"}, exclude_unset=True
+        )
+        scene = MapBuilderConfig.model_validate({**rest, **scene.model_dump(exclude_unset=True)})
     for in_game, in_builder in (("width", "width"), ("height", "height"), ("num_agents", "agents")):
         if in_builder in stated:
             game.pop(in_game, None)

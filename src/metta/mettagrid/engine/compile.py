@@ -82,13 +82,18 @@ def cache_folder() -> Path:
     """Where kernels compiled from exactly these sources are kept."""
     package = Path(__file__).parent
     digest = source_hash(package)
-    for base in (package / "__pycache__", Path.home() / ".cache" / "metta", Path(tempfile.gettempdir())):
-        folder = base / f"engine-{digest}"
+    bases = [
+        lambda: package / "__pycache__",
+        lambda: Path.home() / ".cache" / "metta",
+        lambda: Path(tempfile.gettempdir()),
+    ]
+    for base in bases:
         try:
+            folder = base() / f"engine-{digest}"
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
+        except (OSError, RuntimeError):  # not writable; no home
             continue
     raise RuntimeError(
         f"found no folder to keep the compiled engine in: neither {package / '__pycache__'} nor the home nor the "

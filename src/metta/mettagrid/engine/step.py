@@ -88,7 +88,7 @@ def step_world(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) ->
     sum_episode_rewards(state, w)
     ended = end_episode(rules, state, w)
     share_rewards(rules, state, w)
-    if state.flags[0, w, 0] or state.flags[1, w, 0]:
+    if ended:
         reward_diversity(rules, state, w)
     reward_time(rules, state, w)
 

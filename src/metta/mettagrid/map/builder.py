@@ -10,6 +10,7 @@ import numpy.typing as npt
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.map.ascii import parse_ascii
 from metta.mettagrid.map.random import build_random
+from metta.mettagrid.objects import EMPTY_NAMES
 
 CellCodes = npt.NDArray[np.int16]
 MapBuilder = Callable[[np.random.Generator], CellCodes]
@@ -32,8 +33,10 @@ def make_map_builder(config: EnvConfig, cell_codes: dict[str, int]) -> MapBuilde
         names = parse_ascii(builder.ascii_map)
         for name in np.unique(names):
             if name not in cell_codes:
+                known = ", ".join(cell for cell in cell_codes if cell not in EMPTY_NAMES)
                 raise ValueError(
-                    f"the ASCII map has a cell '{name}', which is no object or group of this environment."
+                    f"the ASCII map has a cell '{name}', which is no object or group of this environment; add it, or draw "
+                    f"one of {known}."
                 )
         drawn = np.array([[cell_codes[name] for name in row] for row in names], dtype=np.int16)
         return lambda _rng: drawn
