@@ -23,7 +23,7 @@ import torch
 from metta.agent.config import AgentModelConfig
 from metta.agent.core import LSTMCore
 from metta.agent.metta_agent import MettaAgent
-from metta.agent.paths import Path
+from metta.agent.paths import ComputePath
 from metta.agent.state import PolicyState
 from metta.mettagrid.objects import STANDARD_ITEMS
 from metta.mettagrid.spec import EnvSpec, feature_table
@@ -54,7 +54,9 @@ def random_tokens(num_rows: int, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(tokens)
 
 
-def agent_sides(path: Path, rng: np.random.Generator, *, half: bool = False) -> dict[str, Callable[[], None]]:
+def agent_sides(
+    path: ComputePath, rng: np.random.Generator, *, half: bool = False
+) -> dict[str, Callable[[], None]]:
     """`act` and `train` of one kind of agent."""
     config = AgentModelConfig(hidden_dim=HIDDEN, dtypes_fp16=half)
     agent = MettaAgent(SPEC, config, generator=torch.Generator().manual_seed(0), path=path)

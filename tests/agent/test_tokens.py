@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from metta.agent.encoder import CNN_KERNEL, CNN_STRIDE
 from metta.agent.facing import TurnToFacing
 from metta.agent.paths import split_rows
 from metta.agent.tokens import PlaneTable, TokenLayer, Window, make_plane_table
-from metta.mettagrid.spec import EnvSpec
+from metta.mettagrid.spec import EnvSpec, feature_table
 
 WINDOWS = [(11, 11), (3, 3), (5, 9), (7, 13), (15, 15), (9, 5)]
 
@@ -76,6 +78,42 @@ def oracle(spec: EnvSpec, layer: TokenLayer, kind: str, tokens: torch.Tensor) ->
                         total = total + image[:, row, col] @ weight[:, tap_r * size_c + tap_c]
             out.append(np.maximum(total, 0))
     return np.stack(out)
+
+
+def test_a_world_that_shows_nothing_to_the_network_is_refused() -> None:
+    only_recipes = AgentModelConfig(observation_types=["recipe"])
+    with pytest.raises(
+        ValueError,
+        match=r"see nothing of this world: observation_types is \['recipe'\] .* object, agent, global",
+    ):
+        make_plane_table(replace(SPEC, features=feature_table(("ore",))), only_recipes)
+    hidden = AgentModelConfig(observation_types=["global"], use_prev_reward=False)
+    rewards = replace(SPEC, features=tuple(f for f in SPEC.features if f.name == "last_reward"))
+    with pytest.raises(
+        ValueError, match="use_prev_reward=False, and the world's features are of the types global;"
+    ):
+        make_plane_table(rewards, hidden)
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_features_are_known_by_their_ids_not_their_places(path: str) -> None:
+    """A part of the table, backwards: its features are read as ever, the others are not seen."""
+    kept = SPEC.features[:1:-3]
+    assert [f.id for f in kept] != list(range(len(kept)))
+    part = make_layer(replace(SPEC, features=kept), "cnn", path)
+    whole = make_layer(SPEC, "cnn", path)
+    planes, full = (
+        make_plane_table(s, AgentModelConfig()).names for s in (replace(SPEC, features=kept), SPEC)
+    )
+    with torch.no_grad():
+        part.bias.copy_(whole.bias)
+        part.weight.copy_(whole.weight[[full.index(name) for name in planes]])
+        seen = [index for index, name in enumerate(full) if name in planes]
+        unseen = torch.ones(len(full), dtype=torch.bool)
+        unseen[seen] = False
+        whole.weight[unseen] = 0
+    tokens = random_tokens(np.random.default_rng(4), 10)
+    torch.testing.assert_close(part(tokens), whole(tokens))
 
 
 @pytest.mark.parametrize("path", ["fast", "plain"])

@@ -170,6 +170,32 @@ def test_fills_the_buffer_it_is_given_and_names_a_wrong_shape() -> None:
         compute_advantage(values, rewards[:, :2], torch.zeros(2, 3), ones, buffer, 0.9, 0.9)
 
 
+class NamesADevice:
+    """What stands for a device in the documents: its text names one."""
+
+    def __str__(self) -> str:
+        return "cpu"
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor of which `.to` always makes a copy, as of one on another device."""
+
+    def to(self, *_: object) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor).clone()
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), NamesADevice(), None])
+def test_fills_a_buffer_on_another_device_too(device: object) -> None:
+    values, rewards, ones = torch.randn(2, 3), torch.randn(2, 3), torch.ones(2, 3)
+    expected = compute_advantage(values, rewards, torch.zeros(2, 3), ones, torch.empty(2, 3), 0.9, 0.8)
+    buffer = torch.full((2, 3), 7.0)
+    result = compute_advantage(
+        values, rewards, torch.zeros(2, 3), ones, buffer.as_subclass(Elsewhere), 0.9, 0.8, device=device
+    )
+    assert torch.equal(result, expected)
+    assert torch.equal(buffer, expected)
+
+
 @pytest.mark.parametrize("horizon", [4, 8, 32])
 def test_a_collected_batch_equals_the_oracle_over_each_agents_whole_stretch(
     make_env, make_agent, make_experience, horizon

@@ -1,7 +1,9 @@
 """Both call forms of save_checkpoint and load_checkpoint, and a resume that changes nothing."""
 
+import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,11 +44,25 @@ def test_an_empty_folder_name_is_the_current_folder(make_agent, tmp_path: Path, 
 class Run:
     """A small training run that can be saved and put back."""
 
-    def __init__(self, make_env, make_agent, make_experience, kind="adam", *, seed=0, **fields) -> None:
-        self.agent = make_agent(seed, analyze_weights_interval=0, l2_init_weight_update_interval=6)
+    def __init__(
+        self,
+        make_env,
+        make_agent,
+        make_experience,
+        kind="adam",
+        *,
+        seed=0,
+        batches=10,
+        rate=0.01,
+        anneal=True,
+        width=16,
+        **fields,
+    ) -> None:
+        self.agent = make_agent(seed, hidden_dim=width, l2_init_weight_update_interval=6)
         self.experience = make_experience(make_env(seed=seed), self.agent, seed, **fields)
-        self.optimizer = make_optimizer(self.agent, OptimizerConfig(type=kind, learning_rate=0.01))
-        self.scheduler = make_lr_scheduler(self.optimizer, 10 * 512, 512, warmup_steps=1024)
+        self.optimizer = make_optimizer(self.agent, OptimizerConfig(type=kind, learning_rate=rate))
+        warmup = 1024 if batches > 2 else None
+        self.scheduler = make_lr_scheduler(self.optimizer, batches * 512, 512, warmup, anneal_lr=anneal)
         self.epoch = self.agent_step = 0
 
     def go(self, epochs: int) -> list[dict[str, float]]:
@@ -55,7 +71,8 @@ class Run:
             self.agent_step += rollout(self.experience, self.agent).total_env_steps
             config = PPOConfig(l2_init_loss_coef=0.1)
             history.append(train_ppo(self.agent, self.optimizer, self.experience, config, update_epochs=2))
-            self.scheduler.step()
+            if self.scheduler is not None:
+                self.scheduler.step()
             self.epoch += 1
         return history
 
@@ -70,6 +87,15 @@ class Run:
             experience=self.experience,
             **{"policy_store": None, "checkpoint_interval": 1, **options},
         )
+
+    @property
+    def rates(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def everything(self):
+        """A copy of all that a load may change."""
+        parts = (self.agent, self.optimizer, self.scheduler, self.experience)
+        return copy.deepcopy([part.state_dict() for part in parts])
 
     def load(self, folder):
         result = load_checkpoint(
@@ -104,6 +130,81 @@ def test_n_and_m_updates_are_n_save_load_m(make_run, tmp_path: Path, kind, seed)
     assert same_weights(whole.agent, resumed.agent)
     for name in ("observations", "actions", "logprobs", "rewards", "start_h"):
         assert torch.equal(getattr(whole.experience, name), getattr(resumed.experience, name)), name
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_a_finished_run_continues_on_a_longer_schedule(make_run, tmp_path: Path, kind) -> None:
+    done = make_run(kind, batches=4)
+    done.go(4)
+    assert set(done.rates) == {0.0}
+    done.save(tmp_path)
+
+    longer = make_run(kind, batches=10)
+    longer.load(tmp_path)
+    # Warm-up takes 2 of the 10 batches, so after 4 of them 6 of 8 steps down are left.
+    np.testing.assert_allclose(longer.rates, 0.01 * 6 / 8)
+    assert longer.scheduler.get_last_lr() == longer.rates
+    before = copy.deepcopy(longer.agent)
+    assert [stats["learning_rate"] for stats in longer.go(7)] == pytest.approx(
+        [0.01 * left / 8 for left in (6, 5, 4, 3, 2, 1, 0)]
+    )
+    assert not same_weights(before, longer.agent)
+
+
+def test_the_rate_is_the_one_that_the_new_plan_says(make_run, tmp_path: Path) -> None:
+    annealed, constant = make_run(batches=2), make_run(anneal=False)
+    for run, name in ((annealed, "annealed"), (constant, "constant")):
+        run.go(1)
+        for group in run.optimizer.param_groups:
+            group["lr"] *= 0.5  # by hand, as a caller's own schedule would
+        run.save(tmp_path / name)
+
+    def rate_after(name, **plan):
+        run = make_run(**plan)
+        run.load(tmp_path / name)
+        return run.rates
+
+    assert rate_after("annealed", batches=2, rate=0.5) == [0.25]
+    assert rate_after("annealed", anneal=False, rate=0.5) == [0.5]
+    assert rate_after("constant", batches=2, rate=0.5) == [0.5]
+    assert rate_after("constant", anneal=False, rate=0.5) == [0.005]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 256}, r"holds 64 segments, but batch_size=256 .* makes only 32: .* 512 or more"),
+        ({"width": 8}, r"checkpoint_000001\.pt cannot be loaded: .* has shape"),
+        ({"kind": "muon"}, "saved with another optimizer"),
+    ],
+    ids=["batch size", "weights", "optimizer"],
+)
+def test_a_refused_load_leaves_everything_as_it_was(make_run, tmp_path: Path, options, message) -> None:
+    saved = make_run()
+    saved.go(1)
+    rollout(saved.experience, saved.agent)
+    saved.save(tmp_path)
+    other = make_run(seed=3, **options)
+    other.go(1)
+    before = other.everything()
+    with pytest.raises(ValueError, match=message):
+        other.load(tmp_path)
+    assert_same(other.everything(), before)
+    other.go(1)
+
+
+def assert_same(found, expected) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        found, expected = list(found.values()), list(expected.values())
+    if isinstance(expected, list | tuple):
+        for a, b in zip(found, expected, strict=True):
+            assert_same(a, b)
+    elif isinstance(expected, torch.Tensor | np.ndarray):
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize("steps", [12 * 8, 16 * 8, 64 * 8], ids=["inside a segment", "between", "full"])
@@ -225,3 +326,6 @@ def test_mistakes_are_told(make_run, make_agent, tmp_path: Path) -> None:
         load_checkpoint(checkpoint_dir=tmp_path, optimizer=muon)
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_checkpoint(make_agent(hidden_dim=8), tmp_path / "checkpoint_000000.pt")
+    (tmp_path / "checkpoint_000000.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="checkpoint_000000"):
+        load_checkpoint(checkpoint_dir=tmp_path, optimizer=run.optimizer)

@@ -1,5 +1,6 @@
 """The batch: its sizes, its memory, and what it refuses."""
 
+import copy
 import resource
 from pathlib import Path
 
@@ -116,3 +117,66 @@ def test_a_state_of_other_sizes_is_refused_and_changes_nothing(make_env, make_ag
         other.load_state_dict(experience.state_dict())
     np.testing.assert_array_equal(other.env.observations, before)
     assert other.position == 0
+
+
+def spoil_rewards(state) -> None:
+    state["steps"]["rewards"] = state["steps"]["rewards"][:5]
+
+
+def spoil_generator(state) -> None:
+    state["action_generator"] = state["action_generator"][:16]
+
+
+def spoil_environment(state) -> None:
+    # Found out only when the environment has taken over the rest.
+    state["env"]["starts"] = state["env"]["starts"][:3]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_rewards, r"damaged: its rewards is \[5, 8\] where the rest of it makes \[64, 8\]"),
+        (spoil_generator, "another kind of device than this agent's cpu"),
+        (spoil_environment, "could not broadcast"),
+    ],
+)
+def test_a_state_that_fits_in_part_is_refused_as_a_whole(
+    make_env, make_agent, make_experience, spoil, message
+) -> None:
+    agent = make_agent()
+    saved, other = (make_experience(make_env(seed=seed), agent, seed) for seed in (0, 1))
+    for experience in (saved, other):
+        rollout(experience, agent)
+    state = copy.deepcopy(saved.state_dict())
+    spoil(state)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(state)
+    after = other.state_dict()
+    for name in ("observations", "starts", "clock", "returns"):
+        np.testing.assert_array_equal(after["env"][name], before["env"][name], err_msg=name)
+    for name, stored in before["steps"].items():
+        assert torch.equal(after["steps"][name], stored), name
+    for name in ("start_h", "state_h", "next_values", "action_generator", "shuffle_generator"):
+        assert torch.equal(after[name], before[name]), name
+    assert after["env"]["rngs"] == before["env"]["rngs"]
+
+
+def test_a_batch_that_does_not_fit_names_the_batch_size(make_env, make_agent, make_experience) -> None:
+    agent = make_agent()
+    saved = make_experience(make_env(), agent)
+    small = make_experience(make_env(seed=1), agent, batch_size=256)
+    rollout(saved, agent)
+    before = small.env.observations.copy()
+    with pytest.raises(
+        ValueError, match=r"64 segments, but batch_size=256 with bptt_horizon=8 makes only 32"
+    ):
+        small.load_state_dict(saved.state_dict())
+    np.testing.assert_array_equal(small.env.observations, before)
+    assert small.position == 0
+    # Nothing of a batch that was trained on is kept, so there is nothing that would not fit.
+    saved.mark_used()
+    small.load_state_dict(saved.state_dict())
+    np.testing.assert_array_equal(small.env.observations, saved.env.observations)
+    rollout(small, agent)
+    assert small.ready_for_training

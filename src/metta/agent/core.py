@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from metta.agent.paths import Path, use_fast
+from metta.agent.paths import ComputePath, use_fast
 from metta.agent.state import PolicyState
 
 
@@ -52,10 +52,10 @@ class LSTMLayer(nn.Module):
 class LSTMCore(nn.Module):
     """Stacked LSTM layers."""
 
-    def __init__(self, num_inputs: int, hidden_dim: int, num_layers: int, path: Path = "auto") -> None:
+    def __init__(self, num_inputs: int, hidden_dim: int, num_layers: int, path: ComputePath = "auto") -> None:
         super().__init__()
         self.num_layers = num_layers
-        self.path: Path = path
+        self.path: ComputePath = path
         widths = [num_inputs] + [hidden_dim] * (num_layers - 1)
         self.layers = nn.ModuleList(LSTMLayer(width, hidden_dim) for width in widths)
 

@@ -8,7 +8,7 @@ from torch import nn
 from metta.agent.config import AgentModelConfig
 from metta.agent.facing import TurnToFacing
 from metta.agent.layers import dense
-from metta.agent.paths import Path
+from metta.agent.paths import ComputePath
 from metta.agent.tokens import TokenLayer, Window, make_plane_table
 from metta.mettagrid.spec import EnvSpec
 
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     `mlp`: a linear layer over the whole window, ReLU, another, ReLU.
     """
 
-    def __init__(self, spec: EnvSpec, config: AgentModelConfig, path: Path = "auto") -> None:
+    def __init__(self, spec: EnvSpec, config: AgentModelConfig, path: ComputePath = "auto") -> None:
         super().__init__()
         pooled = config.obs_process_func == "pool_obs_dict"
         if config.backbone == "cnn":

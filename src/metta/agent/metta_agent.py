@@ -15,7 +15,7 @@ from metta.agent.config import AgentModelConfig
 from metta.agent.core import LSTMCore
 from metta.agent.encoder import Encoder
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
-from metta.agent.paths import Path
+from metta.agent.paths import ComputePath
 from metta.agent.state import PolicyState
 from metta.mettagrid.spec import EnvSpec
 
@@ -58,7 +58,8 @@ class MettaAgent(nn.Module):
     """Encoder, LSTM core, action head and value head. A final class: options are in its config.
 
     Args:
-        spec: the world as agents see it.
+        spec: the world as agents see it. Its feature table may be a part of the world's, in any order: a feature is
+            known by its `id`, not its place, and tokens of other features are not seen.
         config: the architecture; None = the defaults of `AgentModelConfig`.
         generator: source of the initial weights; None = torch's own.
         path: how the token layer and the core compute. `auto` chooses by device and dtype, `plain` is the
@@ -66,6 +67,9 @@ class MettaAgent(nn.Module):
 
     Attributes:
         spec, config: as given.
+
+    Raises:
+        ValueError: the config hides everything that the world shows.
     """
 
     reference: torch.Tensor
@@ -76,12 +80,12 @@ class MettaAgent(nn.Module):
         config: AgentModelConfig | None = None,
         *,
         generator: torch.Generator | None = None,
-        path: Path = "auto",
+        path: ComputePath = "auto",
     ) -> None:
         super().__init__()
         self.spec = spec
         self.config = config = AgentModelConfig() if config is None else config
-        self.path: Path = path
+        self.path: ComputePath = path
         hidden = config.hidden_dim
         self.action_table = ActionTable(spec)
         self.encoder = Encoder(spec, config, path)

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-Path = Literal["auto", "fast", "plain"]
+ComputePath = Literal["auto", "fast", "plain"]
 """`plain`: torch operations, any device, the reference. `fast`: compiled loops. `auto`: fast where it can be."""
 
 ROWS_PER_THREAD = 512
@@ -38,7 +38,7 @@ def split_rows(num_rows: int, work: Callable[[slice], T]) -> list[T]:
         return [work(slices[0]), *(other.result() for other in others)]
 
 
-def use_fast(path: Path, tensor: torch.Tensor) -> bool:
+def use_fast(path: ComputePath, tensor: torch.Tensor) -> bool:
     """Whether to use the compiled loops on data like `tensor`, floating.
 
     Raises:

@@ -17,12 +17,10 @@ from safetensors.torch import save
 
 from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import MettaAgent
-from metta.common.files import atomic_write_bytes
+from metta.common.files import StrPath, atomic_write_bytes
 from metta.mettagrid.spec import EnvSpec
 
 FORMAT = "metta-agent-1"
-
-StrPath = str | os.PathLike[str]
 
 
 def save_agent(agent: MettaAgent, path: StrPath, metadata: dict[str, Any]) -> None:
@@ -78,7 +76,8 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) == 1:
         agent.to(dtypes.pop())
-    _load_tensors(agent, tensors, path)
+    _check_tensors(agent, tensors, path)
+    agent.load_state_dict(tensors)
     return agent.to(torch.device(str(device))), _metadata(header)
 
 
@@ -92,6 +91,21 @@ def load_weights(agent: MettaAgent, path: StrPath) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not an agent or one for another world or architecture; the agent is unchanged.
     """
+    tensors, metadata = read_weights(agent, path)
+    agent.load_state_dict(tensors)
+    return metadata
+
+
+def read_weights(agent: MettaAgent, path: StrPath) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the weights of a file that fit an agent, for its `load_state_dict`; the agent is not changed.
+
+    Returns:
+        The weights by name and the metadata.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not an agent or one for another world or architecture.
+    """
     header, tensors = _read(path)
     try:
         spec = EnvSpec.from_json(json.loads(header["spec"]))
@@ -102,8 +116,8 @@ def load_weights(agent: MettaAgent, path: StrPath) -> dict[str, Any]:
         _refuse(
             path, f"it was trained for another world: {difference}; load it with load_agent(path) instead"
         )
-    _load_tensors(agent, tensors, path)
-    return _metadata(header)
+    _check_tensors(agent, tensors, path)
+    return tensors, _metadata(header)
 
 
 def read_metadata(path: StrPath) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def _metadata(header: dict[str, str]) -> dict[str, Any]:
     return metadata
 
 
-def _load_tensors(agent: MettaAgent, tensors: dict[str, torch.Tensor], path: StrPath) -> None:
+def _check_tensors(agent: MettaAgent, tensors: dict[str, torch.Tensor], path: StrPath) -> None:
     expected = agent.state_dict()
     for name in expected.keys() | tensors.keys():
         if name not in tensors:
@@ -158,7 +172,6 @@ def _load_tensors(agent: MettaAgent, tensors: dict[str, torch.Tensor], path: Str
                 f"{name} has shape {list(tensors[name].shape)} there and {list(tensor.shape)} in this agent; "
                 "make the agent with the config of the file",
             )
-    agent.load_state_dict(tensors)
 
 
 def _difference(found: EnvSpec, expected: EnvSpec) -> str | None:

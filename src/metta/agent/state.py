@@ -55,11 +55,6 @@ class PolicyState:
         """The state of some rows: an integer or bool tensor copies, a slice is a view."""
         return PolicyState(self.h[:, rows], self.c[:, rows])
 
-    def write_(self, rows: torch.Tensor | slice, state: PolicyState) -> None:
-        """Put `state` in the place of `rows`."""
-        self.h[:, rows] = state.h
-        self.c[:, rows] = state.c
-
     def zero_(self, rows: torch.Tensor) -> None:
         """Forget, in place, in the rows that `rows` (bool `[B]`, or integer indices) names."""
         self.h[:, rows] = 0

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from metta.agent.config import AgentModelConfig, observation_type
 from metta.agent.facing import TurnToFacing
-from metta.agent.paths import Path, split_rows, use_fast
+from metta.agent.paths import ComputePath, split_rows, use_fast
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
 from metta.mettagrid.spec import PADDING, EnvSpec, Feature
 
@@ -84,7 +84,11 @@ def _hidden(feature: Feature, config: AgentModelConfig) -> bool:
 
 
 def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
-    """The planes that `config` lets the network see of a world of `spec`."""
+    """The planes that `config` lets the network see of a world of `spec`.
+
+    Raises:
+        ValueError: there are none.
+    """
     names: list[str] = []
     slots = 1 + NUM_REWARD_BITS
     num_features = 1 + max((f.id for f in spec.features), default=0)
@@ -123,6 +127,13 @@ def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
                 for low, high in zip(COUNT_EDGES, (*COUNT_EDGES[1:], 256), strict=True):
                     plane[f, low:high, 1] = add_plane(f"{feature.name} {low}..{high - 1}")
                     amount[f, low:high, 1] = config.obs_scale
+    if not names:
+        shown = {observation_type(feature.name): None for feature in spec.features}
+        raise ValueError(
+            f"the network would see nothing of this world: observation_types is {config.observation_types} with "
+            f"use_prev_action={config.use_prev_action} and use_prev_reward={config.use_prev_reward}, and the world's "
+            f"features are of the types {', '.join(shown) or 'none'}; choose more of those."
+        )
     return PlaneTable(tuple(names), plane, amount)
 
 
@@ -219,14 +230,19 @@ class TokenLayer(nn.Module):
     where: torch.Tensor
 
     def __init__(
-        self, table: PlaneTable, window: Window, turn: TurnToFacing, num_channels: int, path: Path = "auto"
+        self,
+        table: PlaneTable,
+        window: Window,
+        turn: TurnToFacing,
+        num_channels: int,
+        path: ComputePath = "auto",
     ) -> None:
         super().__init__()
         self.turn = turn
         self.window = window
         self.num_planes = len(table.names)
         self.num_channels = num_channels
-        self.path: Path = path
+        self.path: ComputePath = path
         self.weight = nn.Parameter(torch.empty(self.num_planes, window.num_taps, num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
         first, where = window.sightings()

@@ -28,7 +28,7 @@ def make_agent(
             the standard feature table and an 11 by 11 window.
         action_space: `env.single_action_space`.
         global_features: names of the global features (`episode_completion_pct`, `last_action`, ...) that
-            the network sees; empty = all that the world shows.
+            the network sees; empty = all that the world shows. Features left out keep their ids.
         device: a `torch.device`, its name, or anything whose text is one.
         config: the architecture, typed or as a mapping; None = the defaults.
 

@@ -54,7 +54,8 @@ class EnvSpec:
     Attributes:
         action_names: name of each action, by action id.
         max_action_args: largest legal argument of each action, by action id.
-        features: the feature table, by feature id.
+        features: the features shown, each known by its `id`; a world's own table holds all of them in order of id, an
+            agent's may be a part of it.
         obs_height: rows of the observation window.
         obs_width: columns of the observation window.
         num_tokens: tokens per observation; an observation is uint8 `[num_tokens, 3]` of

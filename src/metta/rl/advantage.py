@@ -43,18 +43,18 @@ def compute_advantage(
         rewards: float `[S, T]`: reward of step t.
         dones: bool or 0/1 `[S, T]`: the episode ended at step t.
         importance_sampling_ratio: float `[S, T]`: probability of the action now over when it was taken.
-        advantages: float `[S, T]`: overwritten with the result.
+        advantages: float `[S, T]`: overwritten with the result, on whatever device.
         gamma: discount.
         gae_lambda: λ.
         vtrace_rho_clip: largest weight of a surprise.
         vtrace_c_clip: largest weight with which later surprises reach back.
-        device: where to compute; None: where `values` is.
+        device: where to compute, a `torch.device` or anything whose text is one; None: where `values` is.
         truncation_values: float `[S, T]`: value of the final observation where an episode was cut off, 0 after
             terminals; None: every end is terminal. Read only where `dones`.
         bootstrap_values: float `[S]`: value of what follows the last step; None: 0.
 
     Returns:
-        `advantages`, on `device`.
+        `advantages` itself where it lies on `device`, else a copy there.
 
     Raises:
         ValueError: the shapes differ.
@@ -70,7 +70,7 @@ def compute_advantage(
             raise ValueError(
                 f"{name} is {list(tensor.shape)} but values is {list(values.shape)}; give one shape."
             )
-    target = values.device if device is None else torch.device(device)
+    target = values.device if device is None else torch.device(str(device))
     with torch.no_grad():
         v, r, ratio = (t.to(target) for t in (values, rewards, importance_sampling_ratio))
         ended = dones.to(target) != 0
@@ -82,9 +82,8 @@ def compute_advantage(
         following = torch.where(ended, at_end, following)
         deltas = ratio.clamp(max=vtrace_rho_clip) * (r + gamma * following - v)
         decay = gamma * gae_lambda * ratio.clamp(max=vtrace_c_clip) * ~ended
-        result = advantages.to(target)
-        result.copy_(_accumulate_backwards(deltas, decay))
-    return result
+        advantages.copy_(_accumulate_backwards(deltas, decay))
+        return advantages.to(target)
 
 
 def compute_advantages(

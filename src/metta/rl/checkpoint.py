@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.policy_record import PolicyRecord
 from metta.agent.policy_store import PolicyStore, policy_file_name
-from metta.agent.serialize import load_weights
+from metta.agent.serialize import load_weights, read_metadata, read_weights
 from metta.common.files import StrPath
 from metta.rl.experience import Experience
 from metta.rl.types import STATE_FILE, TrainingState
@@ -159,7 +159,12 @@ def load_checkpoint(
     `load_checkpoint(agent, path)` loads the weights of one file into the agent.
 
     `load_checkpoint(checkpoint_dir=..., agent=..., optimizer=..., policy_store=...)` puts a run back to where
-    `save_checkpoint` left it in that folder; what is not passed is left alone.
+    `save_checkpoint` left it in that folder; what is not passed is left alone. If anything is refused, everything is
+    left alone.
+
+    How the learning rate goes on is decided by the schedule passed, of which only the clock is restored: a run can be
+    continued for longer, or at another rate. Where a run had a schedule and now has none, or the other way round, the
+    optimizer keeps the rate that it was made with; without any schedule the saved rate is restored.
 
     Args:
         agent: gets the weights.
@@ -193,21 +198,35 @@ def load_checkpoint(
         return 0, 0, None
     state = TrainingState.load(folder / STATE_FILE)
     policy = folder / (state.policy_path or policy_file_name(state.epoch))
-    if agent is not None:
-        load_weights(agent, policy)
+    # Whatever may be refused comes first, and the experience, which checks itself, before what is only copied.
+    weights = read_weights(agent, policy)[0] if agent is not None else {}
+    if agent is None:
+        read_metadata(policy)
     if optimizer is not None:
-        try:
-            optimizer.load_state_dict(state.optimizer_state_dict)
-        except ValueError as error:
-            raise ValueError(
-                f"{folder / STATE_FILE} was saved with another optimizer ({error}): make it with the same "
-                "OptimizerConfig and agent."
-            ) from error
-    if lr_scheduler is not None and state.lr_scheduler_state_dict is not None:
-        lr_scheduler.load_state_dict(state.lr_scheduler_state_dict)
-    saved = state.extra_args["experience"]
+        _check_optimizer(optimizer, state.optimizer_state_dict, folder / STATE_FILE)
+    saved = state.extra_args.get("experience")
     if experience is not None and saved is not None:
         experience.load_state_dict(saved)
+    if agent is not None:
+        agent.load_state_dict(weights)
+    if optimizer is not None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(state.optimizer_state_dict)
+        if (lr_scheduler is None) != (state.lr_scheduler_state_dict is None):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+    if lr_scheduler is not None and state.lr_scheduler_state_dict is not None:
+        lr_scheduler.load_state_dict(state.lr_scheduler_state_dict)
     if policy_store is not None:
         policy_store.add(policy)
     return state.agent_step, state.epoch, str(policy)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], file: Path) -> None:
+    saved = [len(group["params"]) for group in state["param_groups"]]
+    own = [len(group["params"]) for group in optimizer.param_groups]
+    if saved != own:
+        raise ValueError(
+            f"{file} was saved with another optimizer (groups of {saved} parameters there, {own} here): make it with "
+            "the same OptimizerConfig and agent."
+        )

@@ -315,17 +315,16 @@ class Experience:
         """Go on from `state_dict` of an experience of the same sizes.
 
         Raises:
-            ValueError: the state is of other sizes; nothing is changed.
+            ValueError: the state is of other sizes, of an agent on another kind of device, or of another environment;
+                nothing is changed.
         """
-        shape = tuple(state["state_h"].shape)
-        tail = tuple(state["steps"]["observations"].shape[1:])
-        if shape != tuple(self._state.h.shape) or tail != tuple(self.observations.shape[1:]):
-            raise ValueError(
-                f"the saved experience has recurrent state {list(shape)} and segments {list(tail)}, this one "
-                f"{list(self._state.h.shape)} and {list(self.observations.shape[1:])}: "
-                "make agent, environment and ExperienceConfig as they were."
-            )
-        self.env.load_state_dict(state["env"])
+        self._check(state)
+        before = self.env.state_dict()
+        try:
+            self.env.load_state_dict(state["env"])
+        except Exception:
+            self.env.load_state_dict(before)
+            raise
         for name in _PER_STEP:
             getattr(self, name)[: len(state["steps"][name])] = state["steps"][name].to(self.storage_device)
         count = state["start_h"].shape[1]
@@ -342,6 +341,38 @@ class Experience:
         self._ended = state["ended"].copy()
         self.action_generator.set_state(state["action_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"])
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Refuse a state that does not fit, whatever part of it that is."""
+        shape, tail = state["state_h"].shape, state["steps"]["observations"].shape[1:]
+        if shape != self._state.h.shape or tail != self.observations.shape[1:]:
+            raise ValueError(
+                f"the saved experience has recurrent state {list(shape)} and segments {list(tail)}, this one "
+                f"{list(self._state.h.shape)} and {list(self.observations.shape[1:])}: "
+                "make agent, environment and ExperienceConfig as they were."
+            )
+        count = state["start_h"].shape[1]
+        if count > self.num_segments:
+            raise ValueError(
+                f"the saved experience holds {count} segments, but batch_size={self.config.batch_size} with "
+                f"bptt_horizon={self.horizon} makes only {self.num_segments}: go on with the batch_size that it was "
+                f"saved with, which is {count * self.horizon} or more."
+            )
+        if state["action_generator"].shape != self.action_generator.get_state().shape:
+            raise ValueError(
+                f"the saved experience drew its actions on another kind of device than this agent's {self.device}: "
+                "move the agent there, or go on without the saved experience."
+            )
+        own: dict[str, Any] = {name: getattr(self, name)[:count] for name in _PER_STEP}
+        own |= {"start_h": self.start_h[:, :count], "start_c": self.start_c[:, :count]}
+        own |= {"state_c": self._state.c, "next_values": self._next_values, "ended": self._ended}
+        saved = {**state, **state["steps"]}
+        for name, mine in own.items():
+            if saved[name].shape != mine.shape:
+                raise ValueError(
+                    f"the saved experience is damaged: its {name} is {list(saved[name].shape)} where the rest of it "
+                    f"makes {list(mine.shape)}; go on from another checkpoint."
+                )
 
 
 def make_experience_manager(

@@ -199,6 +199,27 @@ class _Schedule:
         return 1 - progress if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class _PlannedRate(LambdaLR):
+    """The schedule of the run at hand: its state is the clock alone.
+
+    torch would save the shape and the base rates too and put them in the place of the new ones on loading. A run
+    that is continued with more steps would then go on at the end of its old schedule, at rate 0.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clock: batches so far."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put the clock, and the optimizer's rates to what the schedule says at that time."""
+        self.last_epoch = int(state_dict["last_epoch"])
+        self._step_count = self.last_epoch + 1
+        rates = [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = base, rate
+        self._last_lr = rates
+
+
 def make_lr_scheduler(
     optimizer: torch.optim.Optimizer,
     total_timesteps: int,
@@ -208,6 +229,9 @@ def make_lr_scheduler(
     anneal_lr: bool = True,
 ) -> LRScheduler | None:
     """Make a schedule that takes the learning rate to 0 over a training run; step it once after each batch.
+
+    Its `state_dict` is the number of batches so far: a run that is continued with other steps, rate or shape follows
+    the new schedule from there on. Load the optimizer's state first.
 
     Args:
         optimizer: its groups are scheduled.
@@ -238,7 +262,7 @@ def make_lr_scheduler(
         raise ValueError(
             f"warmup_steps={warmup_steps} takes {warmup} batches of the run's {total}: warm up for less than the run."
         )
-    return LambdaLR(optimizer, _Schedule(total, warmup, schedule_type))
+    return _PlannedRate(optimizer, _Schedule(total, warmup, schedule_type))
 
 
 def compute_gradient_stats(model: nn.Module) -> dict[str, float]:
