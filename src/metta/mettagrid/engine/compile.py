@@ -28,7 +28,7 @@ from numba.core import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMPILE_SECONDS = 10
+COMPILE_SECONDS = 12
 """Roughly what a first compilation takes; only for the message."""
 
 _log = logging.getLogger(__name__)
