@@ -40,3 +40,4 @@ test-browser: $(READY)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	find src -name __pycache__ -prune -exec rm -rf {} +

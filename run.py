@@ -9,10 +9,11 @@ Ctrl-C saves and stops; the same command with the same --run goes on where it st
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from time import perf_counter, strftime
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -44,6 +45,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
     """Train a team of agents; see scores before and after, a learning curve and a replay."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("metta").setLevel(logging.INFO)  # the engine says when it has to compile
     with stop_on_interrupt() as stop:
         train(stop, steps, seed, device, run, threads, folder)
 
@@ -65,13 +68,13 @@ def train(
     scheduler = api.make_lr_scheduler(optimizer, steps, EXPERIENCE.batch_size)
     experience = api.make_experience_manager(worlds, agent, EXPERIENCE, seed=seed)
 
-    agent_step, epoch, policy = api.load_checkpoint(
-        checkpoint_dir=checkpoints,
-        agent=agent,
-        optimizer=optimizer,
-        lr_scheduler=scheduler,
-        experience=experience,
-    )
+    parts: dict[str, Any] = {
+        "agent": agent,
+        "optimizer": optimizer,
+        "lr_scheduler": scheduler,
+        "experience": experience,
+    }
+    agent_step, epoch, policy = api.load_checkpoint(checkpoint_dir=checkpoints, **parts)
     if policy is None:
         console.print(f"[bold]{ENV}[/], {NUM_WORLDS} worlds of {worlds.agents_per_world} agents, on {where}")
         untrained = api.summarize(api.run_episodes(agent, worlds, EVAL_EPISODES))
@@ -85,17 +88,14 @@ def train(
 
     def save(force: bool) -> None:
         api.save_checkpoint(
-            agent=agent,
+            **parts,
             epoch=epoch,
             agent_step=agent_step,
-            optimizer=optimizer,
             policy_store=None,
             checkpoint_path=checkpoints,
             checkpoint_interval=CHECKPOINT.checkpoint_interval,
             force=force,
             metadata={"before": before, "history": history},
-            lr_scheduler=scheduler,
-            experience=experience,
         )
 
     start = perf_counter()
