@@ -16,7 +16,6 @@ import statistics
 from pathlib import Path
 
 import run
-
 from metta.agent.serialize import read_metadata
 from metta.rl.checkpoint import load_checkpoint
 from metta.sim.learning_curve import write_learning_curves

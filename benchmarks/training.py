@@ -17,9 +17,9 @@ import statistics
 from dataclasses import dataclass
 from time import perf_counter
 
-import run
 import torch
 
+import run
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.paths import ComputePath
 from metta.api import (

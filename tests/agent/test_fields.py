@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agent_cases import make_agent, observation, random_segments, token
 from pydantic import ValidationError
 
+from agent_cases import make_agent, observation, random_segments, token
 from metta.agent.config import OBSERVATION_TYPES, AgentModelConfig
 from metta.agent.metta_agent import MettaAgent
 

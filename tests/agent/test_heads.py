@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from agent_cases import SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_cases import SPEC
 from metta.agent.heads import ActionTable, Head, entropy, sample
 
 

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from agent_cases import SPEC, make_agent, random_segments, random_tokens
 
+from agent_cases import SPEC, make_agent, random_segments, random_tokens
 from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import ActOutput, MettaAgent
 from metta.agent.state import PolicyState

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_cases import SPEC, make_agent, make_spec, random_tokens
 from safetensors.torch import save_file
 
+from agent_cases import SPEC, make_agent, make_spec, random_tokens
 from metta.agent.serialize import load_agent, load_weights, read_metadata, save_agent
 
 METADATA = {"epoch": 3, "total_steps": 10**12, "note": "ünïcode", "nested": {"list": [1, 2.5, None, True]}}

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_cases import SPEC, make_spec, observation, random_tokens, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_cases import SPEC, make_spec, observation, random_tokens, token
 from metta.agent.config import AgentModelConfig
 from metta.agent.encoder import CNN_KERNEL, CNN_STRIDE
 from metta.agent.facing import TurnToFacing

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_worlds import small_config
 
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.world_config import WorldConfig
+from random_worlds import small_config
 
 
 def make_engine(agents: int, seed: int) -> GridEngine:

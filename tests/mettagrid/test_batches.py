@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_worlds import random_actions, random_episode, random_grid, random_rules, small_config
 
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.testing import check_batch_independence, observable
 from metta.mettagrid.world_config import WorldConfig
+from random_worlds import random_actions, random_episode, random_grid, random_rules, small_config
 
 
 @settings(max_examples=12, deadline=None)

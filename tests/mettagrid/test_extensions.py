@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_worlds import converter, random_actions, random_config, random_grid, small_config
 
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.rules import compile_rules
 from metta.mettagrid.world_config import WorldConfig
+from random_worlds import converter, random_actions, random_config, random_grid, small_config
 
 
 def engine_for(config: dict[str, Any], grid: Any) -> GridEngine:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_worlds import converter, random_actions, random_grid, random_rules, small_config
 
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.rules import RuleTable, compile_rules
 from metta.mettagrid.testing import check_world
 from metta.mettagrid.world_config import WorldConfig
+from random_worlds import converter, random_actions, random_grid, random_rules, small_config
 
 SEEDS = st.integers(0, 2**32 - 1)
 

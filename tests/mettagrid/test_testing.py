@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_worlds import random_actions, random_episode, random_grid, random_rules
 
 from metta.mettagrid import testing
 from metta.mettagrid.config import EnvConfig
@@ -15,6 +14,7 @@ from metta.mettagrid.engine import state as cols
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.testing import check_batch_independence, check_env, check_world
 from metta.mettagrid.vec import StepBatch, VecEnv
+from random_worlds import random_actions, random_episode, random_grid, random_rules
 
 
 @pytest.fixture

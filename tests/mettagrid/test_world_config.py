@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from random_worlds import converter, small_config
 
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.rules import compile_rules, window_table
 from metta.mettagrid.world_config import WorldConfig, error_fields, explain
+from random_worlds import converter, small_config
 
 
 def rules_for(**changes: Any) -> Any:

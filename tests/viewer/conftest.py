@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from story import play
 
 from metta.viewer.page import write_replay_page
+from story import play
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_ARGS = [

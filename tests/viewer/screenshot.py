@@ -6,9 +6,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from conftest import CHROMIUM_ARGS, find_chromium
 from playwright.sync_api import sync_playwright
 
+from conftest import CHROMIUM_ARGS, find_chromium
 from metta.viewer.page import write_replay_page
 
 

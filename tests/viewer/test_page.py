@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import image
-from story import HEIGHT, ITEMS, LAST_STEP, WIDTH
 
 from metta.mettagrid.replay import Replay, ReplayRecorder
 from metta.viewer.page import write_replay_page
+from story import HEIGHT, ITEMS, LAST_STEP, WIDTH
 
 pytestmark = pytest.mark.browser
 

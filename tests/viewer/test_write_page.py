@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from story import play
 
 from metta.viewer.page import SCRIPTS, write_replay_page
+from story import play
 
 
 def embedded_replay(page: str) -> Any:
