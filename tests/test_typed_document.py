@@ -252,7 +252,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def names() -> dict[str, Any]:
-    """A session in which the public names are imported, as the smaller blocks assume."""
+    """A namespace with the public names imported, as the smaller blocks assume."""
     return {"torch": torch, **{name: getattr(metta.api, name) for name in metta.api.__all__}}
 
 

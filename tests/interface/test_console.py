@@ -30,6 +30,7 @@ def test_a_terminal_sees_a_panel() -> None:
     text = out.getvalue()
     assert "my world" in text
     assert "100%" in text
+    assert "1,000 of 1,000 steps" in text
     assert "steps/s" in text
     assert "2.00" in text
 

@@ -64,6 +64,7 @@ class TrainingDisplay:
         self._bar = Progress(
             BarColumn(bar_width=None, complete_style="cyan"),
             TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),
             TextColumn("[bold]{task.fields[rate]}[/]"),
             TimeElapsedColumn(),
             TextColumn("[dim]left[/] {task.fields[left]}"),
