@@ -6,7 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from metta.interface.environment import make_environment
-from metta.mettagrid.config import ActionConfig, EnvConfig, GameConfig, MapBuilderConfig, ObjectConfig
+from metta.mettagrid.config import (
+    ActionConfig,
+    EnvConfig,
+    GameConfig,
+    MapBuilderConfig,
+    ObjectConfig,
+    default_actions,
+)
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.registry import get_env_config
 
@@ -99,7 +106,8 @@ MISTAKES = {
     ),
     "attack without lasers": (
         lambda: EnvConfig(
-            game=GameConfig(inventory_item_names=["heart"]), objects=[], map_builder={"objects": {}}
+            game=GameConfig(inventory_item_names=["heart"]),
+            actions=default_actions(),
         ),
         "action 'attack' needs laser",
     ),
@@ -118,6 +126,7 @@ MISTAKES = {
     "wall with a recipe": (lambda: ObjectConfig(type="wall", name="wall", cooldown=3), "has no cooldown"),
     "swappable mine": (lambda: ObjectConfig(type="mine", name="mine_red", swappable=True), "only walls"),
     "delta of a move": (lambda: ActionConfig(type="move", key="m", delta=1), "delta is for rotations"),
+    "no actions": (lambda: EnvConfig(actions=[]), "actions is empty"),
     "gift of nothing": (lambda: ActionConfig(type="gift", key="g"), "gift of nothing"),
     "use of an unknown object": (
         lambda: EnvConfig(actions=[ActionConfig(type="use", key="u", use="lamp")]),
@@ -203,3 +212,15 @@ def test_make_environment_takes_names_and_mappings() -> None:
     assert make_environment("/env/mettagrid/simple").config == get_env_config("/env/mettagrid/simple")
     assert make_environment({"game": {"num_agents": 3, "width": 15, "height": 15}}).num_agents == 3
     assert make_environment("/env/mettagrid/simple", num_agents=2).num_agents == 2
+
+
+def test_defaults_give_way_to_what_is_stated() -> None:
+    few_items = EnvConfig(game=GameConfig(inventory_item_names=["ore_red", "battery_red", "heart"]))
+    assert [o.name for o in few_items.objects] == ["wall", "block", "mine_red", "generator_red", "altar"]
+    assert "attack" not in [a.key for a in few_items.actions]
+    assert few_items.map_builder == EnvConfig().map_builder
+    one_mine = EnvConfig(objects=[ObjectConfig(type="mine", name="mine_red", color=2)])
+    assert (one_mine.map_builder.objects, one_mine.map_builder.border_width) == ({"mine_red": 2}, 0)
+    for config in (few_items, one_mine, EnvConfig().with_overrides(inventory_item_names=["heart"])):
+        assert MettaGridEnv(config).num_agents == 64
+        assert EnvConfig.model_validate_json(config.model_dump_json()) == config

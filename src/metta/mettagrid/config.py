@@ -46,7 +46,8 @@ class EnvConfig(Config):
     """A complete environment: game, objects, actions and map.
 
     Size and number of agents appear in the game and in the map builder. Whichever states one counts for both;
-    if both state it they must agree.
+    if both state it they must agree. Defaults give way to what is stated: a game without lasers has no attack and no
+    lasery, a world without walls no border, and the map's default objects are those that the world has.
     """
 
     game: GameConfig = Field(default_factory=GameConfig)
@@ -74,6 +75,7 @@ class EnvConfig(Config):
                 game[in_game] = number
             else:
                 builder[in_builder] = ours
+        self._fit_defaults(builder)
         # model_copy keeps the record of which fields the user stated, plus those settled here.
         if game:
             object.__setattr__(self, "game", self.game.model_copy(update=game))
@@ -82,6 +84,21 @@ class EnvConfig(Config):
         self._check_names()
         self._check_rules()
         return self
+
+    def _fit_defaults(self, builder: dict[str, Any]) -> None:
+        """Leave out of the defaults what does not fit the stated rest: only what someone stated can be wrong."""
+        items = set(self.game.inventory_item_names)
+        if "objects" not in self.model_fields_set:
+            object.__setattr__(self, "objects", [obj for obj in self.objects if obj.used_items() <= items])
+        if "actions" not in self.model_fields_set:
+            fitting = [a for a in self.actions if set(action_costs(a)["consumed_resources"]) <= items]
+            object.__setattr__(self, "actions", fitting)
+        names = {obj.name for obj in self.objects}
+        stated = self.map_builder.model_fields_set
+        if "objects" not in stated and not set(self.map_builder.objects) <= names:
+            builder["objects"] = {name: n for name, n in self.map_builder.objects.items() if name in names}
+        if "border_width" not in stated and self.map_builder.border_width and "wall" not in names:
+            builder["border_width"] = 0
 
     def _check_rules(self) -> None:
         """Refuse here, not when a world is made, what the rules cannot express."""
@@ -94,6 +111,8 @@ class EnvConfig(Config):
             raise ValueError(explain(error, "the environment")) from None
 
     def _check_names(self) -> None:
+        if not self.actions:
+            raise ValueError("actions is empty, so agents could do nothing; name at least one, for instance a noop.")
         names = [o.name for o in self.objects]
         keys = [a.key for a in self.actions]
         for what, values in (("objects", names), ("actions", keys)):
@@ -125,10 +144,7 @@ class EnvConfig(Config):
                     f"action '{action.key}' uses '{action.use}', but the objects are {', '.join(names)}."
                 )
         for obj in self.objects:
-            if obj.type == "wall":
-                continue
-            recipe = obj.recipe()
-            if missing := sorted((set(recipe.input_resources) | set(recipe.output_resources)) - items):
+            if missing := sorted(obj.used_items() - items):
                 raise ValueError(
                     f"object '{obj.name}' works with {', '.join(missing)}, not in game.inventory_item_names; add the item "
                     "or drop the object."
@@ -148,7 +164,9 @@ class EnvConfig(Config):
         builder = MapBuilderConfig.model_validate(overrides.pop("map_builder", self.map_builder)).model_dump(
             exclude_unset=True
         )
-        whole: dict[str, Any] = {"objects": self.objects, "actions": self.actions}
+        whole: dict[str, Any] = {
+            name: getattr(self, name) for name in self.model_fields_set & {"objects", "actions"}
+        }
         shared = dict(SHARED_FIELDS)
         for name, value in overrides.items():
             if name in shared:

@@ -65,6 +65,13 @@ class ObjectConfig(Config):
             )
         return self
 
+    def used_items(self) -> set[str]:
+        """The items that the object takes or gives."""
+        if self.type == "wall":
+            return set()
+        recipe = self.recipe()
+        return set(recipe.input_resources) | set(recipe.output_resources)
+
     def recipe(self) -> Recipe:
         """The complete recipe: the fields given here over the standard one.
 
