@@ -112,7 +112,9 @@ class EnvConfig(Config):
 
     def _check_names(self) -> None:
         if not self.actions:
-            raise ValueError("actions is empty, so agents could do nothing; name at least one, for instance a noop.")
+            raise ValueError(
+                "actions is empty, so agents could do nothing; name at least one, for instance a noop."
+            )
         names = [o.name for o in self.objects]
         keys = [a.key for a in self.actions]
         for what, values in (("objects", names), ("actions", keys)):
