@@ -378,6 +378,7 @@ def test_agent_defaults() -> None:
         "l2_init_weight_update_interval": 0,
     }
     assert {name: getattr(config, name) for name in documented} == documented
+    assert config.observation_types == ["global", "agent", "object", "inventory", "recipe"]
     assert set(type(config).model_fields) == {*documented, "observation_types", "egocentric"}
 
 

@@ -220,27 +220,6 @@ def test_every_field_changes_something(field: str) -> None:
     DEMONSTRATIONS[field]()
 
 
-def test_defaults_are_the_documented_ones() -> None:
-    assert AgentModelConfig().model_dump() == {
-        "hidden_dim": 1024,
-        "lstm_layers": 1,
-        "mlp_layers": 2,
-        "backbone": "cnn",
-        "bptt_horizon": 8,
-        "forward_lstm": True,
-        "clip_range": 0.0,
-        "use_prev_action": True,
-        "use_prev_reward": True,
-        "observation_types": ["global", "agent", "object", "inventory", "recipe"],
-        "dtypes_fp16": False,
-        "egocentric": True,
-        "obs_scale": 1,
-        "obs_process_func": "flatten_obs_dict",
-        "analyze_weights_interval": 300,
-        "l2_init_weight_update_interval": 0,
-    }
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

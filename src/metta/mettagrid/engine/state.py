@@ -221,7 +221,6 @@ PADDING = 255
 PADDING_TOKEN = 0xFFFFFFFF  # a token as a word: location, feature, value, and the padding of what follows
 SHORT_LOOK = 6  # tokens of a look that are written without asking how many there are
 MAX_COUNT = 255  # items that a converter can hold of a kind
-UNFINISHED = -1
 
 
 class Rules(NamedTuple):
