@@ -38,7 +38,8 @@ def test_a_terminal_sees_a_panel() -> None:
 def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PLAIN_INTERVAL", 0.0)
     out = io.StringIO()
-    with TrainingDisplay("my world", 1000, console=Console(file=out, width=120)) as display:
+    with TrainingDisplay("my world", 1000, console=Console(file=out, width=40)) as display:
         display.update(500, None, {"score": "1.00"})
+    assert out.getvalue().count("\n") == 1  # a log is searched line by line, so no line is broken
     assert "500 steps" in out.getvalue()
     assert "score 1.00" in out.getvalue()

@@ -106,10 +106,8 @@ class TrainingDisplay:
         elif perf_counter() - self._printed >= PLAIN_INTERVAL:
             self._printed = perf_counter()
             shown = "  ".join(f"{name} {value}" for name, value in numbers.items())
-            self.console.print(
-                f"{steps:>12,} steps  {rate:,.0f} steps/s  {duration(max(left, 0.0))} left  {shown}",
-                highlight=False,
-            )
+            line = f"{steps:>12,} steps  {rate:,.0f} steps/s  {duration(max(left, 0.0))} left  {shown}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def _panel(self, numbers: Mapping[str, str]) -> Panel:
         table = Table.grid(padding=(0, 3))
