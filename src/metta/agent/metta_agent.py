@@ -46,12 +46,15 @@ class EvalOutput:
         entropies: float32 `[B, T]`, entropy of the distribution they were drawn from, in nats.
         values: float32 `[B, T]`.
         state: memory before tick `T`, zeroed where the last tick ended an episode.
+        all_logprobs: float32 `[B, T, legal]`, log probability of every legal action, in the order of
+            `EnvSpec.legal_actions`.
     """
 
     logprobs: torch.Tensor
     entropies: torch.Tensor
     values: torch.Tensor
     state: PolicyState
+    all_logprobs: torch.Tensor
 
 
 class MettaAgent(nn.Module):
@@ -209,7 +212,13 @@ class MettaAgent(nn.Module):
             obs.transpose(0, 1), start_state, resets, self.config.bptt_horizon
         )
         chosen = logprobs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        return EvalOutput(chosen.t(), entropy(logprobs).t(), values.t(), state.zeroed(dones[:, -1]))
+        return EvalOutput(
+            logprobs=chosen.t(),
+            entropies=entropy(logprobs).t(),
+            values=values.t(),
+            state=state.zeroed(dones[:, -1]),
+            all_logprobs=logprobs.transpose(0, 1),
+        )
 
     def forward(
         self, obs: torch.Tensor, start_state: PolicyState, dones: torch.Tensor, actions: torch.Tensor
