@@ -63,17 +63,17 @@ VARIANTS: dict[str, Variant] = {
 def train(name: str, steps: int, seed: int) -> str:
     config, agent_config, stagger = VARIANTS[name](get_env_config(run.ENV), run.AGENT)
     torch.manual_seed(seed)
-    env = VecEnv(config, run.NUM_WORLDS, seed=seed, stagger=stagger)
+    env = VecEnv(config, run.NUM_ROWS // config.game.num_agents, seed=seed, stagger=stagger)
     agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", agent_config)
-    optimizer = make_optimizer(agent, run.OPTIMIZER)
-    scheduler = make_lr_scheduler(optimizer, steps, run.EXPERIENCE.batch_size)
+    optimizer = make_optimizer(agent, run.CONFIG.optimizer)
+    scheduler = make_lr_scheduler(optimizer, steps, run.CONFIG.batch_size)
     assert scheduler is not None  # it anneals
-    experience = make_experience_manager(env, agent, run.EXPERIENCE, seed=seed)
+    experience = make_experience_manager(env, agent, run.CONFIG, seed=seed)
     done = 0
     while done < steps:
         done += rollout(experience, agent).total_env_steps
-        compute_advantages(experience, run.PPO.gamma, run.PPO.gae_lambda)
-        train_ppo(agent, optimizer, experience, run.PPO, run.EXPERIENCE.update_epochs)
+        compute_advantages(experience, run.CONFIG.ppo.gamma, run.CONFIG.ppo.gae_lambda)
+        train_ppo(agent, optimizer, experience, run.CONFIG.ppo, run.CONFIG.update_epochs)
         scheduler.step()
     result = summarize(run_episodes(agent, env, run.EVAL_EPISODES))
     ore, batteries, hearts = (result.stats.get(s, 0) for s in ("ore_red.put", "battery_red.get", "heart.get"))

@@ -16,8 +16,7 @@ import statistics
 from pathlib import Path
 
 import run
-from metta.agent.serialize import read_metadata
-from metta.rl.checkpoint import load_checkpoint
+from metta.interface.outcome import training_history
 from metta.sim.learning_curve import write_learning_curves
 
 DEFAULT_STEPS: int = inspect.signature(run.main).parameters["steps"].default
@@ -35,12 +34,9 @@ def main() -> None:
     histories, figures = {}, {}
     for seed in arguments.seeds:
         name = f"seed_{seed}"
-        place = {"run": name, "folder": arguments.folder}
-        run.main(steps=arguments.steps, seed=seed, device="cpu", threads=1, **place)
+        run.main(steps=arguments.steps, seed=seed, device="cpu", run=name, folder=arguments.folder)
         summary = json.loads((arguments.folder / name / "summary.json").read_text())
-        _, _, policy = load_checkpoint(checkpoint_dir=arguments.folder / name / "checkpoints")
-        assert policy is not None  # the run has just saved it
-        histories[f"seed {seed}"] = read_metadata(policy)["history"]
+        histories[f"seed {seed}"] = training_history(arguments.folder / name / "stats")
         for moment in ("before", "after"):
             figures[f"{name}_{moment}"], figures[f"{name}_{moment}_half_interval"] = summary[moment]
         figures[f"{name}_seconds"] = summary["seconds"]

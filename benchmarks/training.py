@@ -59,10 +59,10 @@ def cases() -> list[Case]:
         Case(
             "newcomer",
             get_env_config("/env/mettagrid/simple"),
-            run.NUM_WORLDS,
+            run.NUM_ROWS // 4,
             run.AGENT,
-            run.EXPERIENCE,
-            run.PPO,
+            run.CONFIG,
+            run.CONFIG.ppo,
         ),
         Case("default", arena, 8, AgentModelConfig(), default, PPOConfig()),
     ]

@@ -14,12 +14,15 @@ SOURCE = ROOT / "src" / "metta"
 MAY_IMPORT = {
     "common": set(),
     "viewer": set(),
+    "stats": {"common"},
+    "tracking": {"common"},
     "mettagrid": {"common"},
     "agent": {"common", "mettagrid"},
     "rl": {"common", "mettagrid", "agent"},
     "sim": {"common", "mettagrid", "agent", "viewer"},
-    "interface": {"common", "mettagrid", "agent", "rl", "sim", "viewer"},
-    "api": {"common", "mettagrid", "agent", "rl", "sim", "interface"},
+    "eval": {"common", "mettagrid", "agent", "sim"},
+    "interface": {"common", "mettagrid", "agent", "rl", "sim", "eval", "stats", "tracking", "viewer"},
+    "api": {"common", "mettagrid", "agent", "rl", "sim", "eval", "stats", "tracking", "interface"},
 }
 
 

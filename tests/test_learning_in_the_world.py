@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import metta.rl.update
+import metta.rl.losses
 from metta.api import (
     ActionConfig,
     AgentModelConfig,
@@ -93,17 +93,17 @@ def test_a_short_run_learns() -> None:
 
 
 def _flip_sign(patch: pytest.MonkeyPatch) -> None:
-    plain = metta.rl.update.clipped_policy_loss
-    patch.setattr(metta.rl.update, "clipped_policy_loss", lambda *args: -plain(*args))
+    plain = metta.rl.losses.clipped_policy_loss
+    patch.setattr(metta.rl.losses, "clipped_policy_loss", lambda *args: -plain(*args))
 
 
 def _no_advantages(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(metta.rl.update, "normalize_advantages", torch.zeros_like)
+    patch.setattr(metta.rl.losses, "normalize_advantages", torch.zeros_like)
 
 
 def _advantages_of_others(patch: pytest.MonkeyPatch) -> None:
-    plain = metta.rl.update.normalize_advantages
-    patch.setattr(metta.rl.update, "normalize_advantages", lambda advantages: plain(advantages).roll(1, 0))
+    plain = metta.rl.losses.normalize_advantages
+    patch.setattr(metta.rl.losses, "normalize_advantages", lambda advantages: plain(advantages).roll(1, 0))
 
 
 @pytest.mark.parametrize("fault", [_flip_sign, _no_advantages, _advantages_of_others])

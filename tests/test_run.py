@@ -1,6 +1,7 @@
 """run.py, as a person starts it: to the end, interrupted, and going on."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -10,15 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from metta.agent.policy_store import PolicyStore
 from metta.agent.serialize import load_agent
+from metta.eval.stats_db import StatsDB
 from metta.mettagrid.replay_format import read_replay
+from metta.tracking.metrics_file import read_metrics
 
 ROOT = Path(__file__).parent.parent
 
 
 def command(folder: Path, steps: int, run: str = "r", *more: str) -> list[str]:
-    options = ["--steps", str(steps), "--run", run, "--folder", str(folder), "--device", "cpu", *more]
+    options = ["--steps", str(steps), "--name", run, "--folder", str(folder), "--device", "cpu", *more]
     return [sys.executable, "-W", "error", str(ROOT / "run.py"), *options]
 
 
@@ -40,8 +45,35 @@ def test_a_run_leaves_what_its_summary_names(tmp_path: Path) -> None:
     assert (home / "replay.html").stat().st_size > 10_000
     assert (home / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert policy(tmp_path, 4)
-    for name in ("replay.html", "learning_curve.png", "checkpoints", "summary.json"):
+    for name in ("replay.html", "learning_curve.png", "checkpoints", "stats", "summary.json"):
         assert name in done.stdout
+    lines = read_metrics(home / "stats" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "losses/entropy" in line] == [8192, 16384, 24576, 32768]
+    assert [line["step"] for line in lines if "eval/training/score" in line] == [0, 32768]
+    with StatsDB(home / "stats" / "stats.duckdb") as database:
+        before, after = (row.score.mean for row in database.scores())
+    assert [before, after] == [summary["before"][0], summary["after"][0]]
+    best = PolicyStore(home / "checkpoints").policy_record(selector="top")
+    assert best.metadata["score"] == after
+    assert yaml.safe_load((home / "config.yaml").read_text())["trainer"]["total_timesteps"] == 32768
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_policy(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    run = [*launcher, *command(tmp_path, 65536)[3:]]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=quiet)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("score after") == 1  # one of them speaks
+    home = tmp_path / "r"
+    lines = read_metrics(home / "stats" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "losses/entropy" in line] == [16384, 32768, 49152, 65536]
+    again = [*launcher, *command(tmp_path, 81920)[3:]]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=300, env=quiet)
+    assert done.returncode == 0, done.stderr
+    assert "at 65,536 steps" in done.stdout
+    assert policy(tmp_path, 5)
 
 
 @pytest.mark.slow
@@ -62,7 +94,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
     assert process.returncode == 130, errors
     stopped = int(re.search(r"Stopped at ([\d,]+) of", out)[1].replace(",", ""))  # type: ignore[index]
     assert 0 < stopped < steps
-    (line,) = [text.strip() for text in out.splitlines() if text.strip().startswith("python run.py")]
+    (line,) = [text.strip() for text in out.splitlines() if text.strip().startswith("python /")]
     again = [sys.executable, *shlex.split(line)[1:]]
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

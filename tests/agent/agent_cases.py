@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from metta.agent.config import AgentModelConfig
+from metta.agent.any_config import read_agent_config
 from metta.agent.metta_agent import MettaAgent
 from metta.mettagrid.spec import EnvSpec, feature_table
 
@@ -62,13 +62,78 @@ def observation(*tokens: list[int], spec: EnvSpec = SPEC) -> torch.Tensor:
     return obs
 
 
+# Every kind of layer, a path around the core, and one that the core's output shares between both outputs.
+RICH_GRAPH: dict[str, object] = {
+    "_obs_": {"layer": "TokenPlanes"},
+    "cnn1": {"layer": "Conv2d", "sources": ["_obs_"], "out_channels": 8, "kernel_size": 5, "stride": 3},
+    "cnn2": {"layer": "Conv2d", "sources": ["cnn1"], "out_channels": 12, "kernel_size": [3, 2], "padding": 1},
+    "flat": {"layer": "Flatten", "sources": ["cnn2"]},
+    "soft": {
+        "layer": "Conv2d",
+        "sources": ["_obs_"],
+        "out_channels": 4,
+        "kernel_size": 11,
+        "nonlinearity": "Tanh",
+    },
+    "soft_flat": {"layer": "Flatten", "sources": ["soft"]},
+    "box": {"layer": "ObsTokenToBoxShaper"},
+    "normal": {"layer": "ObservationNormalizer", "sources": ["box"]},
+    "box_cnn": {"layer": "Conv2d", "sources": ["normal"], "out_channels": 6, "kernel_size": 11},
+    "box_flat": {"layer": "Flatten", "sources": ["box_cnn"]},
+    "all": {"layer": "Concat", "sources": ["flat", "soft_flat", "box_flat"]},
+    "norm": {"layer": "LayerNorm", "sources": ["all"]},
+    "fc1": {"layer": "Linear", "sources": ["norm"], "out_features": 20},
+    "_core_": {"layer": "LSTM", "sources": ["fc1"], "hidden_size": 16, "num_layers": 2},
+    "around": {"layer": "Linear", "sources": ["fc1"], "out_features": 16, "nonlinearity": None},
+    "both": {"layer": "Add", "sources": ["_core_", "around"]},
+    "trunk": {"layer": "Tanh", "sources": ["both"]},
+    "critic_1": {"layer": "Linear", "sources": ["trunk"], "out_features": 10, "nonlinearity": "SiLU"},
+    "_value_": {"layer": "Linear", "sources": ["critic_1"]},
+    "actor_1": {"layer": "Linear", "sources": ["trunk"], "out_features": 18, "nonlinearity": "GELU"},
+    "_action_": {"layer": "Linear", "sources": ["actor_1"]},
+}
+
+# No memory, and planes that are really drawn.
+PLAIN_GRAPH: dict[str, object] = {
+    "_obs_": {"layer": "ObsTokenToBoxShaper"},
+    "normal": {"layer": "ObservationNormalizer", "sources": ["_obs_"]},
+    "flat": {"layer": "Flatten", "sources": ["normal"]},
+    "fc": {"layer": "Linear", "sources": ["flat"], "out_features": 24},
+    "_value_": {"layer": "Linear", "sources": ["fc"]},
+    "_action_": {"layer": "Linear", "sources": ["fc"]},
+}
+
+# The standard network of 24 units, component by component.
+MIRROR_GRAPH: dict[str, object] = {
+    "_obs_": {"layer": "TokenPlanes"},
+    "cnn1": {"layer": "Conv2d", "sources": ["_obs_"], "out_channels": 24, "kernel_size": 5, "stride": 3},
+    "flat": {"layer": "Flatten", "sources": ["cnn1"]},
+    "fc1": {"layer": "Linear", "sources": ["flat"], "out_features": 24},
+    "_core_": {"layer": "LSTM", "sources": ["fc1"], "hidden_size": 24},
+    "critic_1": {"layer": "Linear", "sources": ["_core_"], "out_features": 24},
+    "_value_": {"layer": "Linear", "sources": ["critic_1"]},
+    "actor_1": {"layer": "Linear", "sources": ["_core_"], "out_features": 24},
+    "_action_": {"layer": "Linear", "sources": ["actor_1"]},
+}
+
+
 def make_agent(spec: EnvSpec = SPEC, *, seed: int = 0, path: str = "auto", **config: object) -> MettaAgent:
-    """A small agent with strong opinions: an untrained policy is so close to uniform that it hides mistakes."""
-    settings = AgentModelConfig.model_validate({"hidden_dim": 24, **config})
+    """A small agent with strong opinions: an untrained policy is so close to uniform that it hides mistakes.
+
+    With `components` it is a graph.
+    """
+    settings = read_agent_config(config if "components" in config else {"hidden_dim": 24, **config})
     agent = MettaAgent(spec, settings, generator=torch.Generator().manual_seed(seed), path=path)  # type: ignore[arg-type]
     with torch.no_grad():
-        agent.action_head.layers[-1].weight.mul_(100.0)  # type: ignore[operator, union-attr]
+        last_layer(agent).weight.mul_(100.0)
     return agent
+
+
+def last_layer(agent: MettaAgent) -> torch.nn.Linear:
+    """The layer that gives the logits."""
+    layer = agent.action_head.layers[-1] if agent.graph is None else agent.graph.components["_action_"]
+    assert isinstance(layer, torch.nn.Linear)
+    return layer
 
 
 def random_segments(

@@ -1,5 +1,6 @@
 """Every field of `AgentModelConfig` does something: one demonstration for each, and none may be missing."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from agent_cases import make_agent, observation, random_segments, token
+from agent_cases import MIRROR_GRAPH, PLAIN_GRAPH, last_layer, make_agent, observation, random_segments, token
 from metta.agent.config import OBSERVATION_TYPES, AgentModelConfig
+from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.metta_agent import MettaAgent
+from metta.agent.tokens import TokenLayer
+
+Make = Callable[..., MettaAgent]
+
+
+def first_layer(agent: MettaAgent) -> TokenLayer:
+    layer = agent.encoder.tokens if agent.graph is None else agent.graph.components["cnn1"]
+    assert isinstance(layer, TokenLayer)
+    return layer
 
 
 def values(agent: MettaAgent, *tokens: list[int]) -> torch.Tensor:
@@ -63,13 +74,13 @@ def backbone() -> None:
     assert make_agent(backbone="mlp").encoder.tokens.window.num_positions == 1
 
 
-def bptt_horizon() -> None:
-    short, long = (gradients(make_agent(bptt_horizon=h), end_only=True) for h in (2, 8))
+def bptt_horizon(make: Make) -> None:
+    short, long = (gradients(make(bptt_horizon=h), end_only=True) for h in (2, 8))
     assert any(not torch.allclose(short[name], long[name]) for name in long)
-    obs, dones, actions = random_segments(make_agent(), np.random.default_rng(0), 4, 8)
+    obs, dones, actions = random_segments(make(), np.random.default_rng(0), 4, 8)
     outputs = []
     for horizon in (2, 8):
-        agent = make_agent(bptt_horizon=horizon)
+        agent = make(bptt_horizon=horizon)
         outputs.append(agent.evaluate(obs, agent.initial_state(4), dones, actions).values)
     assert torch.equal(*outputs)
 
@@ -83,29 +94,29 @@ def forward_lstm() -> None:
         assert torch.equal(first.values, second.values) != recurrent
 
 
-def clip_range() -> None:
-    free, clipped = gradients(make_agent()), gradients(make_agent(clip_range=0.01))
+def clip_range(make: Make) -> None:
+    free, clipped = gradients(make()), gradients(make(clip_range=0.01))
     assert max(g.abs().max().item() for g in free.values()) > 0.1
     for name, gradient in free.items():
         torch.testing.assert_close(clipped[name], gradient.clamp(-0.01, 0.01))
 
 
-def use_prev_action() -> None:
+def use_prev_action(make: Make) -> None:
     for use in (True, False):
-        agent = make_agent(use_prev_action=use)
+        agent = make(use_prev_action=use)
         assert sees(agent, "last_action") == sees(agent, "last_action_arg") == use
         assert sees(agent, "last_reward")
         assert sees(agent, "type_id")
 
 
-def use_prev_reward() -> None:
+def use_prev_reward(make: Make) -> None:
     for use in (True, False):
-        agent = make_agent(use_prev_reward=use)
+        agent = make(use_prev_reward=use)
         assert sees(agent, "last_reward") == use
         assert sees(agent, "last_action")
 
 
-def observation_types() -> None:
+def observation_types(make: Make) -> None:
     examples = {
         "global": "episode_completion_pct",
         "agent": "agent:orientation",
@@ -114,34 +125,33 @@ def observation_types() -> None:
         "recipe": "output:heart",
     }
     assert set(examples) == set(OBSERVATION_TYPES)
-    everything = make_agent()
+    everything = make()
     for hidden, feature in examples.items():
-        agent = make_agent(observation_types=[kind for kind in OBSERVATION_TYPES if kind != hidden])
+        agent = make(observation_types=[kind for kind in OBSERVATION_TYPES if kind != hidden])
         for kind, other in examples.items():
             assert sees(everything, other)
             assert sees(agent, other) == (kind != hidden), (hidden, feature, other)
 
 
-def dtypes_fp16() -> None:
+def dtypes_fp16(make: Make) -> None:
     tokens = [token(5, c, "type_id", 1) for c in range(11)]
-    single, half = (make_agent(dtypes_fp16=flag, hidden_dim=64) for flag in (False, True))
+    single, half = (make(dtypes_fp16=flag) for flag in (False, True))
     a, b = values(single, *tokens), values(half, *tokens)
     assert a.dtype == b.dtype == torch.float32
     assert a != b
     assert torch.allclose(a, b, atol=0.1)
     assert {p.dtype for p in half.parameters()} == {torch.float32}
     taken: list[torch.dtype] = []
-    half.encoder.project.register_forward_hook(lambda module, inputs, output: taken.append(output.dtype))
-    single.encoder.project.register_forward_hook(lambda module, inputs, output: taken.append(output.dtype))
-    values(half, *tokens)
-    values(single, *tokens)
+    for agent in (half, single):
+        last_layer(agent).register_forward_hook(lambda module, inputs, output: taken.append(output.dtype))
+        agent.act(observation(*tokens), agent.initial_state(1))
     assert taken == [torch.bfloat16, torch.float32]
 
 
-def obs_scale() -> None:
+def obs_scale(make: Make) -> None:
     wall = token(5, 5, "inv:heart", 7)
     with torch.no_grad():
-        layers = [make_agent(obs_scale=scale).encoder.tokens for scale in (1, 3)]
+        layers = [first_layer(make(obs_scale=scale)) for scale in (1, 3)]
         for layer in layers:
             layer.bias.fill_(100.0)
         once, thrice = (layer(observation(wall)) - 100.0 for layer in layers)
@@ -149,12 +159,12 @@ def obs_scale() -> None:
     assert once.abs().max() > 0
 
 
-def egocentric() -> None:
+def egocentric(make: Make) -> None:
     # A wall to the right of an agent that faces right is a wall ahead; at the center stands the agent.
     facing_right, facing_up = token(5, 5, "agent:orientation", 3), token(5, 5, "agent:orientation", 0)
     right, ahead = token(5, 6, "type_id", 1), token(4, 5, "type_id", 1)
     only_objects = {"observation_types": ["object"]}
-    turned, fixed = make_agent(egocentric=True, **only_objects), make_agent(egocentric=False, **only_objects)
+    turned, fixed = make(egocentric=True, **only_objects), make(egocentric=False, **only_objects)
     assert values(turned, facing_right, right) == values(turned, facing_up, ahead)
     assert values(fixed, facing_right, right) != values(fixed, facing_up, ahead)
 
@@ -170,20 +180,20 @@ def obs_process_func() -> None:
         assert torch.allclose(a, b, atol=1e-6) != knows
 
 
-def analyze_weights_interval() -> None:
-    agent = make_agent(analyze_weights_interval=3)
+def analyze_weights_interval(make: Make) -> None:
+    agent = make(analyze_weights_interval=3)
     assert [bool(agent.after_update(i)) for i in range(1, 7)] == [False, False, True, False, False, True]
     assert "weights/norm" in agent.after_update(9)
-    silent = make_agent(analyze_weights_interval=0)
+    silent = make(analyze_weights_interval=0)
     assert not any(silent.after_update(i) for i in range(1, 7))
 
 
-def l2_init_weight_update_interval() -> None:
+def l2_init_weight_update_interval(make: Make) -> None:
     for interval, expected in ((0, [True] * 4), (2, [True, False, False, False])):
-        agent = make_agent(l2_init_weight_update_interval=interval)
+        agent = make(l2_init_weight_update_interval=interval)
         agent.update_reference()
         with torch.no_grad():
-            agent.value_head.layers[0].weight.add_(1.0)  # type: ignore[operator, union-attr]
+            last_layer(agent).weight.add_(1.0)
         distances = []
         for i in range(1, 5):
             agent.after_update(i)
@@ -191,15 +201,14 @@ def l2_init_weight_update_interval() -> None:
         assert distances == expected
 
 
-DEMONSTRATIONS: dict[str, Callable[[], None]] = {
+OWN: dict[str, Callable[[], None]] = {
+    demonstration.__name__: demonstration
+    for demonstration in (hidden_dim, lstm_layers, mlp_layers, backbone, forward_lstm, obs_process_func)
+}
+SHARED: dict[str, Callable[[Make], None]] = {
     demonstration.__name__: demonstration
     for demonstration in (
-        hidden_dim,
-        lstm_layers,
-        mlp_layers,
-        backbone,
         bptt_horizon,
-        forward_lstm,
         clip_range,
         use_prev_action,
         use_prev_reward,
@@ -207,7 +216,6 @@ DEMONSTRATIONS: dict[str, Callable[[], None]] = {
         dtypes_fp16,
         egocentric,
         obs_scale,
-        obs_process_func,
         analyze_weights_interval,
         l2_init_weight_update_interval,
     )
@@ -216,8 +224,21 @@ DEMONSTRATIONS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("field", list(AgentModelConfig.model_fields))
 def test_every_field_changes_something(field: str) -> None:
-    assert field in DEMONSTRATIONS, f"show what {field} does: add a demonstration to this file"
-    DEMONSTRATIONS[field]()
+    assert field in OWN or field in SHARED, f"show what {field} does: add a demonstration to this file"
+    if field in OWN:
+        OWN[field]()
+    else:
+        SHARED[field](make_agent)
+
+
+@pytest.mark.parametrize("field", [name for name in AgentGraphConfig.model_fields if name != "components"])
+def test_every_field_changes_something_in_a_graph_too(field: str) -> None:
+    assert field in SHARED, f"show what {field} does: add a demonstration to this file"
+    SHARED[field](functools.partial(make_agent, components=MIRROR_GRAPH))
+
+
+def test_planes_that_are_drawn_are_turned_too() -> None:
+    egocentric(functools.partial(make_agent, components=PLAIN_GRAPH))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent_cases import SPEC, make_agent, random_segments, random_tokens
+from agent_cases import PLAIN_GRAPH, RICH_GRAPH, SPEC, make_agent, random_segments, random_tokens
 from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import ActOutput, MettaAgent
 from metta.agent.state import PolicyState
@@ -17,6 +17,8 @@ VARIANTS = [
     {"forward_lstm": False},
     {"obs_process_func": "pool_obs_dict", "bptt_horizon": 3},
     {"path": "plain"},
+    {"components": RICH_GRAPH},
+    {"components": PLAIN_GRAPH},
 ]
 
 

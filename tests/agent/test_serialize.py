@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from agent_cases import SPEC, make_agent, make_spec, random_tokens
+from agent_cases import PLAIN_GRAPH, RICH_GRAPH, SPEC, make_agent, make_spec, random_tokens
 from metta.agent.serialize import load_agent, load_weights, read_metadata, save_agent
 
 METADATA = {"epoch": 3, "total_steps": 10**12, "note": "ünïcode", "nested": {"list": [1, 2.5, None, True]}}
@@ -21,7 +21,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"backbone": "mlp", "lstm_layers": 2}, {"forward_lstm": False, "clip_range": 0.5}]
+    "config",
+    [
+        {},
+        {"backbone": "mlp", "lstm_layers": 2},
+        {"forward_lstm": False, "clip_range": 0.5},
+        {"components": RICH_GRAPH, "obs_scale": 2},
+        {"components": PLAIN_GRAPH, "egocentric": False},
+    ],
 )
 def test_a_loaded_agent_acts_identically(tmp_path: Path, config: dict[str, object]) -> None:
     agent = make_agent(seed=1, **config)
@@ -100,6 +107,7 @@ def test_another_number_of_tokens_is_the_same_world(file: Path) -> None:
         ),
         ({"lstm_layers": 2}, r"lacks the weights core\.layers\.1\."),
         ({"forward_lstm": False}, r"holds the weights core\.layers\.0\."),
+        ({"components": RICH_GRAPH}, r"(lacks|holds) the weights "),
     ],
 )
 def test_weights_of_another_architecture_are_refused(

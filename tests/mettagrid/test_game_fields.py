@@ -74,6 +74,7 @@ OTHER_GAME: dict[str, tuple[Any, dict[str, Any]]] = {
     "ore_red_max": (1, {"ore_red_reward": 0.5}),
     "battery_red_max": (1, {"battery_red_reward": 0.5}),
     "heart_max_reward": (1, {}),
+    "item_rewards": ({"laser": 0.5, "laser_max": 1}, {}),
     "stat_rewards": ({"ore_red.get": 1.0}, {}),
     "inventory_item_names": (["heart", "ore_red", "battery_red", "armor", "laser"], {}),
     "diversity_bonus_enabled": (True, {}),

@@ -387,7 +387,8 @@ CELLS = {
 }
 
 
-def test_an_episode_of_the_engine_is_recorded_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fixed", [True, False])
+def test_an_episode_of_the_engine_is_recorded_exactly(tmp_path: Path, fixed: bool) -> None:
     """Random play; every field of every object at every step equals what the engine said then."""
     rows = MAP.strip().splitlines()
     engine = GridEngine([WorldConfig.model_validate(CONFIG)], 1, max_height=len(rows), max_width=len(rows[0]))
@@ -411,7 +412,12 @@ def test_an_episode_of_the_engine_is_recorded_exactly(tmp_path: Path) -> None:
         engine.step(actions[None])
         told.append(deepcopy(engine.grid_objects(0)))
         done.append((actions.copy(), engine.action_success[0].copy(), engine.rewards[0].copy()))
-        writer.record(len(done), engine.grid_objects(0), *done[-1])
+        described = engine.grid_objects(0, fixed=fixed)
+        left_out = [told[-1][key] for key in told[-1].keys() - described.keys()]
+        assert described == {key: told[-1][key] for key in described}
+        assert bool(left_out) is not fixed
+        assert all(rules.spec.object_type_names[thing["type"]] == "wall" for thing in left_out)
+        writer.record(len(done), described, *done[-1])
     replay = read_replay(writer.save(tmp_path / "episode.json.z"))
 
     assert replay.num_steps == 80

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metta.agent.policy_store import PolicyStore
+from metta.common.stopwatch import Stopwatch
 from metta.rl.checkpoint import load_checkpoint, save_checkpoint
 from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.rollout import rollout
@@ -266,11 +267,12 @@ def test_the_record_and_the_store_know_the_policy(make_run, tmp_path: Path) -> N
 
 
 def test_what_the_caller_adds_comes_back(make_run, tmp_path: Path) -> None:
-    run = make_run()
-    run.save(tmp_path, extra_args={"best": (1, None)}, stopwatch_state={"train": 2.0})
-    state = TrainingState.load(tmp_path)
-    assert state.extra_args["caller"] == {"best": (1, None)}
-    assert state.stopwatch_state == {"train": 2.0}
+    run, timer, other = make_run(), Stopwatch(), Stopwatch()
+    timer.load_state({"elapsed": {"train": 2.0}})
+    run.save(tmp_path, extra_args={"best": (1, None)}, stopwatch=timer)
+    assert TrainingState.load(tmp_path).extra_args == {"best": (1, None)}
+    load_checkpoint(checkpoint_dir=tmp_path, stopwatch=other)
+    assert other.get_all_elapsed() == {"train": 2.0}
 
 
 def test_a_moved_folder_still_resumes(make_run, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from metta.rl.experience import Experience, _storage_device
+from metta.rl.experience import Experience
+from metta.rl.experience_checks import choose_storage_device
 from metta.rl.rollout import rollout
 from metta.rl.sampling import uniform_minibatches
 from metta.rl.trainer_config import ExperienceConfig
@@ -42,7 +43,7 @@ def test_documented_sizes_construct_without_touching_their_memory(
     assert experience.remaining_steps == config.batch_size
     tokens = env.observations[0].nbytes
     per_step = tokens + 2 * 8 + 4 * 4 + 2  # observation, actions, four floats, two flags
-    per_segment = 2 * agent.config.hidden_dim * 4
+    per_segment = 2 * agent.config.hidden_dim * 4 + 1  # memory, and whether an episode begins
     assert experience.num_bytes == config.batch_size * per_step + experience.num_segments * per_segment
     assert after - before < 3_000_000
 
@@ -77,8 +78,8 @@ def test_sizes_that_do_not_fit_are_refused(fields, message) -> None:
 
 def test_offload_needs_an_accelerator_and_keeps_the_batch_off_it(make_env, make_agent) -> None:
     offload = ExperienceConfig(cpu_offload=True)
-    assert _storage_device(offload, torch.device("cuda")) == torch.device("cpu")
-    assert _storage_device(ExperienceConfig(), torch.device("cuda")) == torch.device("cuda")
+    assert choose_storage_device(offload, torch.device("cuda")) == torch.device("cpu")
+    assert choose_storage_device(ExperienceConfig(), torch.device("cuda")) == torch.device("cuda")
     with pytest.raises(ValueError, match=r"cpu_offload=True .* this agent is on the CPU"):
         Experience(make_env(1, 64), make_agent(), offload)
 
@@ -120,7 +121,7 @@ def test_a_state_of_other_sizes_is_refused_and_changes_nothing(make_env, make_ag
 
 
 def spoil_rewards(state) -> None:
-    state["steps"]["rewards"] = state["steps"]["rewards"][:5]
+    state["segments"]["rewards"] = state["segments"]["rewards"][:5]
 
 
 def spoil_generator(state) -> None:
@@ -155,9 +156,9 @@ def test_a_state_that_fits_in_part_is_refused_as_a_whole(
     after = other.state_dict()
     for name in ("observations", "starts", "clock", "returns"):
         np.testing.assert_array_equal(after["env"][name], before["env"][name], err_msg=name)
-    for name, stored in before["steps"].items():
-        assert torch.equal(after["steps"][name], stored), name
-    for name in ("start_h", "state_h", "next_values", "action_generator", "shuffle_generator"):
+    for name, stored in before["segments"].items():
+        assert torch.equal(after["segments"][name], stored), name
+    for name in ("state_h", "next_values", "action_generator", "shuffle_generator"):
         assert torch.equal(after[name], before[name]), name
     assert after["env"]["rngs"] == before["env"]["rngs"]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import metta.rl.update
+import metta.rl.losses
 from metta.agent.state import PolicyState
 from metta.rl.optimizer import make_optimizer
 from metta.rl.rollout import rollout
@@ -15,22 +15,22 @@ THRESHOLD = 0.95
 
 
 def _flip_sign(patch: pytest.MonkeyPatch) -> None:
-    plain = metta.rl.update.clipped_policy_loss
-    patch.setattr(metta.rl.update, "clipped_policy_loss", lambda *args: -plain(*args))
+    plain = metta.rl.losses.clipped_policy_loss
+    patch.setattr(metta.rl.losses, "clipped_policy_loss", lambda *args: -plain(*args))
 
 
 def _shuffle_advantages(patch: pytest.MonkeyPatch) -> None:
-    plain, generator = metta.rl.update.normalize_advantages, torch.Generator().manual_seed(0)
+    plain, generator = metta.rl.losses.normalize_advantages, torch.Generator().manual_seed(0)
 
     def shuffled(advantages: torch.Tensor) -> torch.Tensor:
         order = torch.randperm(advantages.numel(), generator=generator)
         return plain(advantages).flatten()[order].view_as(advantages)
 
-    patch.setattr(metta.rl.update, "normalize_advantages", shuffled)
+    patch.setattr(metta.rl.losses, "normalize_advantages", shuffled)
 
 
 def _zero_advantages(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(metta.rl.update, "normalize_advantages", torch.zeros_like)
+    patch.setattr(metta.rl.losses, "normalize_advantages", torch.zeros_like)
 
 
 def _never_forget(patch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from metta.rl.optimizer import (
-    MuonWithAdam,
-    compute_gradient_stats,
-    hidden_matrices,
-    make_lr_scheduler,
-    make_optimizer,
-)
+from metta.rl.muon import MuonWithAdam, hidden_matrices
+from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.trainer_config import OptimizerConfig
 
 

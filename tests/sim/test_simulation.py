@@ -14,7 +14,7 @@ from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.replay_format import read_replay
 from metta.mettagrid.vec import EpisodeOutcome, VecEnv
 from metta.sim.replays import record_replay
-from metta.sim.simulation import eval_policy, run_episodes, summarize
+from metta.sim.simulation import MAX_WORLDS, eval_policy, play_episodes, run_episodes, summarize
 
 SMALL = EnvConfig(
     game=GameConfig(
@@ -41,10 +41,11 @@ def test_summary_by_hand() -> None:
     assert result.num_episodes == 3
     assert result.mean_reward == 3.0  # of 2, 4 and 3
     assert result.std_reward == pytest.approx(np.std([2, 4, 3]))
-    assert result.half_interval == pytest.approx(1.96 * 1.0 / np.sqrt(3))
+    assert result.half_interval == pytest.approx(4.3027 / np.sqrt(3))  # t of two degrees of freedom
     assert (result.mean_length, result.std_length) == (20, pytest.approx(np.std([10, 20, 30])))
     assert result.stats == {"heart.get": 3.0}
-    assert str(result) == "3.00 ± 1.13"
+    assert str(result) == "3.00 ± 2.48"
+    assert np.isnan(summarize([outcome([1, 3], 10)]).half_interval)
     with pytest.raises(ValueError, match="no episodes"):
         summarize([])
 
@@ -94,6 +95,17 @@ def test_short_episodes_do_not_crowd_out_long_ones() -> None:
     )  # taking the first 400 to finish would give about 60
 
 
+def test_an_episode_is_numbered_by_its_world_not_by_when_it_ended() -> None:
+    tasks = [Task(f"of_{n}", SMALL.with_overrides(max_steps=n)) for n in (2, 9, 30)]
+    outcomes = play_episodes(agent_for(VecEnv(SMALL)), MultiTaskCurriculum(tasks), 150, seed=5)
+    assert sorted(number for number, _ in outcomes) == list(range(150))
+    assert [number for number, _ in outcomes] != list(range(150))
+    rounds = [0] * MAX_WORLDS
+    for number, outcome in outcomes:
+        assert (number % MAX_WORLDS, number // MAX_WORLDS) == (outcome.world, rounds[outcome.world])
+        rounds[outcome.world] += 1
+
+
 def test_the_same_seed_means_the_same_episodes() -> None:
     env = VecEnv(EnvConfig(game=GameConfig(num_agents=2, width=12, height=12, max_steps=30)), 1)
     agent = agent_for(env)
@@ -103,6 +115,24 @@ def test_the_same_seed_means_the_same_episodes() -> None:
 
     assert scores(1) == scores(1)
     assert scores(1) != scores(2)
+
+
+def test_a_policy_from_another_world_is_fitted_or_refused(tmp_path: Path) -> None:
+    """`SMALL` knows noop and rotate; without noop, rotate has another id."""
+    turning = EnvConfig(game=SMALL.game, map_builder=SMALL.map_builder, actions=SMALL.actions[1:])
+    agent = agent_for(VecEnv(SMALL))
+    for done in run_episodes(agent, VecEnv(turning), 2):
+        assert all("action.rotate.success" in stats for stats in done.stats["agent"])
+        assert not any("action.invalid_type" in stats for stats in done.stats["agent"])
+    record_replay(agent, VecEnv(turning), tmp_path / "replay.json.z")
+    replay = read_replay(tmp_path / "replay.json.z")
+    assert all(all(replay.series(entry, "action_success")[1:]) for entry in replay.agents)
+    narrow = VecEnv(SMALL.with_overrides(observation_width=5))
+    with pytest.raises(ValueError, match="the policy cannot play task 'task': "):
+        run_episodes(agent, narrow, 2)
+    with pytest.raises(ValueError, match="the policy cannot play task 'task': "):
+        record_replay(agent, narrow, tmp_path / "narrow.json.z")
+    assert not (tmp_path / "narrow.json.z").exists()
 
 
 def test_no_episodes_are_refused() -> None:
@@ -123,6 +153,19 @@ def test_a_recorded_episode_is_whole(tmp_path: Path) -> None:
     totals = [replay.series(agent, "total_reward")[-1] for agent in replay.agents]
     assert totals == [-3.0, -3.0]
     assert np.array_equal(env.observations, before)
+
+
+def test_a_task_can_be_chosen_by_name(tmp_path: Path) -> None:
+    tasks = [Task(f"of_{n}", SMALL.with_overrides(max_steps=n)) for n in (2, 3, 4, 5)]
+    curriculum = MultiTaskCurriculum(tasks)
+    env = VecEnv(curriculum, 1)
+    for source in (env, curriculum):
+        for task in ("of_2", "of_5"):
+            record_replay(agent_for(env), source, tmp_path / "replay.json.z", task=task)
+            replay = read_replay(tmp_path / "replay.json.z")
+            assert (replay.num_steps, replay.data["file_name"]) == (int(task[-1]), task)
+    with pytest.raises(ValueError, match="no task is called 'of_7'; did you mean of_"):
+        record_replay(agent_for(env), env, tmp_path / "replay.json.z", task="of_7")
 
 
 def test_a_world_without_an_end_cannot_be_evaluated() -> None:

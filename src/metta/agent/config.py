@@ -36,19 +36,12 @@ GLOBAL_FEATURES: frozenset[str] = frozenset(
 """Features that describe the observer or its episode and stand on the observer's own cell."""
 
 
-class AgentModelConfig(Config):
-    """Architecture of a `MettaAgent`.
+class AgentSettings(Config):
+    """What every agent has, however its network is described.
 
     Attributes:
-        hidden_dim: width of the recurrent state, of the features that enter it and of the heads' hidden
-            layers.
-        lstm_layers: stacked LSTM layers.
-        mlp_layers: linear layers of each head, the output layer included.
-        backbone: `cnn` convolves the window (5 by 5, stride 3) before one linear layer; `mlp` gives every
-            cell of the window its own weights.
         bptt_horizon: ticks after which the gradient through time is cut inside `evaluate`, counted from the
             start of the segment; what the network computes does not depend on it.
-        forward_lstm: False leaves the recurrent core out: features go straight to the heads.
         clip_range: every element of every weight's gradient is clamped to plus or minus this; 0 = not at all.
         use_prev_action: False hides the observer's last action and its argument.
         use_prev_reward: False hides the observer's last reward.
@@ -56,21 +49,13 @@ class AgentModelConfig(Config):
         dtypes_fp16: matrix products in bfloat16; weights, state and the outputs stay in single precision.
         egocentric: the window is turned so that the agent's own facing is up; the world's own orientation otherwise.
             Windows that are not square are never turned.
-        obs_scale: factor on every normalised feature value.
-        obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the
-            mean over them (smaller, but nearly blind to where something is).
+        obs_scale: factor on every feature value that the network sees.
         analyze_weights_interval: updates between two weight analyses (`MettaAgent.after_update`); 0 = never.
         l2_init_weight_update_interval: updates after which the reference of the L2-init loss moves to the
             current weights; 0 = it stays at the initial ones.
     """
 
-    hidden_dim: int = Field(default=1024, ge=1)
-    lstm_layers: int = Field(default=1, ge=1)
-    mlp_layers: int = Field(default=2, ge=1)
-    backbone: Literal["cnn", "mlp"] = "cnn"
-
     bptt_horizon: int = Field(default=8, ge=1)
-    forward_lstm: bool = True
     clip_range: float = Field(default=0.0, ge=0.0)
 
     use_prev_action: bool = True
@@ -78,9 +63,8 @@ class AgentModelConfig(Config):
     observation_types: list[str] = Field(default_factory=lambda: list(OBSERVATION_TYPES))
 
     dtypes_fp16: bool = False
-    obs_scale: int = Field(default=1, ge=1)
     egocentric: bool = True
-    obs_process_func: Literal["flatten_obs_dict", "pool_obs_dict"] = "flatten_obs_dict"
+    obs_scale: int = Field(default=1, ge=1)
 
     analyze_weights_interval: int = Field(default=300, ge=0)
     l2_init_weight_update_interval: int = Field(default=0, ge=0)
@@ -99,6 +83,29 @@ class AgentModelConfig(Config):
                 f"observation_types is empty, so the network would see nothing; choose from {known}."
             )
         return value
+
+
+class AgentModelConfig(AgentSettings):
+    """The standard architecture of a `MettaAgent`: encoder, LSTM core, a head for actions and one for values.
+
+    Attributes:
+        hidden_dim: width of the recurrent state, of the features that enter it and of the heads' hidden
+            layers.
+        lstm_layers: stacked LSTM layers.
+        mlp_layers: linear layers of each head, the output layer included.
+        backbone: `cnn` convolves the window (5 by 5, stride 3) before one linear layer; `mlp` gives every
+            cell of the window its own weights.
+        forward_lstm: False leaves the recurrent core out: features go straight to the heads.
+        obs_process_func: `flatten_obs_dict` keeps the window's positions apart, `pool_obs_dict` takes the
+            mean over them (smaller, but nearly blind to where something is).
+    """
+
+    hidden_dim: int = Field(default=1024, ge=1)
+    lstm_layers: int = Field(default=1, ge=1)
+    mlp_layers: int = Field(default=2, ge=1)
+    backbone: Literal["cnn", "mlp"] = "cnn"
+    forward_lstm: bool = True
+    obs_process_func: Literal["flatten_obs_dict", "pool_obs_dict"] = "flatten_obs_dict"
 
     @model_validator(mode="after")
     def _recurrence(self) -> AgentModelConfig:

@@ -11,3 +11,12 @@ def dense(num_inputs: int, num_outputs: int) -> nn.Linear:
     with torch.device("meta"):
         layer = nn.Linear(num_inputs, num_outputs)
     return layer.to_empty(device="cpu")
+
+
+def convolution(
+    num_inputs: int, num_outputs: int, kernel: tuple[int, int], stride: int, padding: int
+) -> nn.Conv2d:
+    """A convolution whose weights are not initialised; see `dense`."""
+    with torch.device("meta"):
+        layer = nn.Conv2d(num_inputs, num_outputs, kernel, stride, padding)
+    return layer.to_empty(device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,12 @@ from metta.agent.analysis import flatten, weight_statistics
 from metta.agent.config import AgentModelConfig
 from metta.agent.core import LSTMCore
 from metta.agent.encoder import Encoder
+from metta.agent.graph import ComponentGraph
+from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
 from metta.agent.paths import ComputePath
 from metta.agent.state import PolicyState
+from metta.agent.translation import Translation
 from metta.mettagrid.spec import EnvSpec
 
 
@@ -58,43 +62,70 @@ class EvalOutput:
 
 
 class MettaAgent(nn.Module):
-    """Encoder, LSTM core, action head and value head. A final class: options are in its config.
+    """A recurrent policy with a value estimate. A final class: options are in its config.
+
+    An `AgentModelConfig` gives the standard network: encoder, LSTM core, action head and value head. An
+    `AgentGraphConfig` gives any other around the same core.
 
     Args:
         spec: the world as agents see it. Its feature table may be a part of the world's, in any order: a feature is
             known by its `id`, not its place, and tokens of other features are not seen.
         config: the architecture; None = the defaults of `AgentModelConfig`.
+        trained_on: the spec whose ids the weights follow, where that is not `spec`; None = it is. See
+            `metta.agent.remap.remap`.
         generator: source of the initial weights; None = torch's own.
         path: how the token layer and the core compute. `auto` chooses by device and dtype, `plain` is the
             slow reference, `fast` insists. All compute the same function.
 
     Attributes:
         spec, config: as given.
+        trained_on: as given, or `spec`.
+        core: the recurrent core; None without one.
+        encoder, action_head, value_head: the other parts of a standard network.
+        graph: the network of an `AgentGraphConfig`; None in a standard one, which has the parts above instead.
 
     Raises:
-        ValueError: the config hides everything that the world shows.
+        ValueError: the config hides everything that the world shows, its sizes do not fit each other or the world, or
+            the worlds of `spec` and `trained_on` have too little in common.
     """
 
     reference: torch.Tensor
+    encoder: Encoder
+    action_head: Head
+    value_head: Head
 
     def __init__(
         self,
         spec: EnvSpec,
-        config: AgentModelConfig | None = None,
+        config: AgentModelConfig | AgentGraphConfig | None = None,
         *,
+        trained_on: EnvSpec | None = None,
         generator: torch.Generator | None = None,
         path: ComputePath = "auto",
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.trained_on = trained_on = spec if trained_on is None else trained_on
         self.config = config = AgentModelConfig() if config is None else config
         self.path: ComputePath = path
-        hidden = config.hidden_dim
         self.action_table = ActionTable(spec)
-        self.encoder = Encoder(spec, config, path)
-        self.core = LSTMCore(hidden, hidden, config.lstm_layers, path) if config.forward_lstm else None
-        self.action_head = Head(hidden, len(self.action_table), config.mlp_layers, POLICY_GAIN)
-        self.value_head = Head(hidden, 1, config.mlp_layers, 1.0)
+        self.translation = None if trained_on == spec else Translation(trained_on, spec)
+        num_actions = len(trained_on.legal_actions)
+        self.graph: ComponentGraph | None = None
+        self.core: LSTMCore | None = None
+        if isinstance(config, AgentGraphConfig):
+            self.graph = graph = ComponentGraph(trained_on, config, num_actions, path)
+            core = config.core
+            self._state_width = 0 if core is None else core.hidden_size
+            if core is not None:
+                self.core = LSTMCore(graph.num_core_inputs, core.hidden_size, core.num_layers, path)
+        else:
+            self._state_width = hidden = config.hidden_dim
+            self.encoder = Encoder(trained_on, config, path)
+            if config.forward_lstm:
+                self.core = LSTMCore(hidden, hidden, config.lstm_layers, path)
+            self.action_head = Head(hidden, num_actions, config.mlp_layers, POLICY_GAIN)
+            self.value_head = Head(hidden, 1, config.mlp_layers, 1.0)
         self.register_buffer("reference", torch.empty(sum(p.numel() for p in self.parameters())))
         self._last_features: torch.Tensor | None = None
         if config.clip_range > 0:
@@ -105,19 +136,37 @@ class MettaAgent(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MettaAgent:
         # Built anew because copied parameters would lose the hooks of `clip_range`.
-        copy = MettaAgent(self.spec, self.config, generator=torch.Generator(), path=self.path)
+        copy = self.rebuilt_for(self.spec)
         memo[id(self)] = copy
+        return copy
+
+    def rebuilt_for(self, spec: EnvSpec) -> MettaAgent:
+        """A copy with the same weights that acts in a world of `spec`; see `metta.agent.remap.remap`."""
+        copy = MettaAgent(
+            spec, self.config, trained_on=self.trained_on, generator=torch.Generator(), path=self.path
+        )
         copy.to(self.device, next(self.parameters()).dtype).load_state_dict(self.state_dict())
         return copy.train(self.training)
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew and make them the reference of `l2_init_loss`."""
-        self.encoder.init_weights(generator)
-        if self.core is not None:
-            self.core.init_weights(generator)
-        self.action_head.init_weights(generator)
-        self.value_head.init_weights(generator)
+        parts = (self.graph, self.core) if self.graph is not None else (self.encoder, self.core)
+        for part in parts:
+            if part is not None:
+                part.init_weights(generator)
+        if self.graph is None:
+            self.action_head.init_weights(generator)
+            self.value_head.init_weights(generator)
         self.update_reference()
+
+    def outer_parameters(self) -> Iterator[nn.Parameter]:
+        """The weights of the first layers, which read the observation, and of the last, which give the outputs."""
+        if self.graph is not None:
+            yield from self.graph.outer_parameters()
+            return
+        yield from self.encoder.tokens.parameters()
+        for head in (self.action_head, self.value_head):
+            yield from head.layers[-1].parameters()
 
     @property
     def device(self) -> torch.device:
@@ -128,7 +177,7 @@ class MettaAgent(nn.Module):
         """The memory of `batch_size` rows at the first tick of an episode: zeros."""
         weight = next(self.parameters())
         num_layers = 0 if self.core is None else self.core.num_layers
-        return PolicyState.zeros(num_layers, batch_size, self.config.hidden_dim, weight.device, weight.dtype)
+        return PolicyState.zeros(num_layers, batch_size, self._state_width, weight.device, weight.dtype)
 
     @torch.no_grad()
     def act(
@@ -160,7 +209,8 @@ class MettaAgent(nn.Module):
         logprobs = logprobs[0]
         index = logprobs.argmax(-1) if deterministic else sample(logprobs, generator)
         chosen = logprobs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        return ActOutput(self.action_table.pairs[index], chosen, values[0], state)
+        pairs = self.action_table.pairs if self.translation is None else self.translation.pairs
+        return ActOutput(pairs[index], chosen, values[0], state)
 
     @torch.no_grad()
     def value(self, obs: torch.Tensor, state: PolicyState) -> torch.Tensor:
@@ -177,6 +227,8 @@ class MettaAgent(nn.Module):
             ValueError: shapes or dtypes are not these.
         """
         self._check(obs, 3, state)
+        if self.graph is not None:
+            return self._forward(obs.unsqueeze(0), state)[1][0]
         with self._precision():
             x, _ = self._remember(obs.unsqueeze(0), state)
             values: torch.Tensor = self.value_head(x).squeeze(-1)[0]
@@ -211,6 +263,8 @@ class MettaAgent(nn.Module):
         logprobs, values, state = self._forward(
             obs.transpose(0, 1), start_state, resets, self.config.bptt_horizon
         )
+        if self.translation is not None:
+            logprobs = self.translation.in_world_order(logprobs)
         chosen = logprobs.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         return EvalOutput(
             logprobs=chosen.t(),
@@ -266,8 +320,8 @@ class MettaAgent(nn.Module):
     def _remember(
         self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
     ) -> tuple[torch.Tensor, PolicyState]:
-        """Features after the core, `[T, B, hidden]`, from obs `[T, B, K, 3]`."""
-        features: torch.Tensor = self.encoder(obs.reshape(-1, *obs.shape[2:]))
+        """Features after the core of a standard network, `[T, B, hidden]`, from obs `[T, B, K, 3]`."""
+        features: torch.Tensor = self.encoder(self._rows(obs))
         features = features.view(*obs.shape[:2], -1)
         if torch.is_grad_enabled():
             self._last_features = features.detach()
@@ -276,15 +330,52 @@ class MettaAgent(nn.Module):
         out, state = self.core(features, state, resets, horizon, half=self.config.dtypes_fp16)
         return out, state
 
+    def _run_graph(
+        self,
+        graph: ComponentGraph,
+        obs: torch.Tensor,
+        state: PolicyState,
+        resets: torch.Tensor | None,
+        horizon: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
+        """Logits `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
+        shape = obs.shape[:2]
+
+        def recur(features: torch.Tensor) -> torch.Tensor:
+            nonlocal state
+            assert self.core is not None
+            ticks = features.view(*shape, -1)
+            out: torch.Tensor
+            out, state = self.core(ticks, state, resets, horizon, half=self.config.dtypes_fp16)
+            return out.flatten(0, 1)
+
+        logits, values, features = graph(self._rows(obs), recur)
+        if torch.is_grad_enabled() and features is not None:
+            self._last_features = features.detach()
+        return logits.view(*shape, -1), values.view(*shape), state
+
+    def _rows(self, obs: torch.Tensor) -> torch.Tensor:
+        """Observations `[T, B, K, 3]` as the network reads them, `[T * B, K, 3]`."""
+        rows = obs.reshape(-1, *obs.shape[2:])
+        if self.translation is not None:
+            rows = self.translation(rows)
+        return rows
+
     def _forward(
         self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
-        """Log probabilities `[T, B, legal]`, values `[T, B]` and the state after the last tick."""
+        """Log probabilities `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
         with self._precision():
-            x, state = self._remember(obs, state, resets, horizon)
-            logits, values = self.action_head(x), self.value_head(x).squeeze(-1)
+            if self.graph is not None:
+                logits, values, state = self._run_graph(self.graph, obs, state, resets, horizon)
+            else:
+                x, state = self._remember(obs, state, resets, horizon)
+                logits, values = self.action_head(x), self.value_head(x).squeeze(-1)
         dtype = state.h.dtype
-        return torch.log_softmax(logits.to(dtype), -1), values.to(dtype), state
+        logits = logits.to(dtype)
+        if self.translation is not None:
+            logits = self.translation.only_possible(logits)
+        return torch.log_softmax(logits, -1), values.to(dtype), state
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.dtypes_fp16:

@@ -30,3 +30,12 @@ class PolicyRecord:
     def name(self) -> str:
         """The file's name without its ending, e.g. `checkpoint_000100`."""
         return self.path.stem
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of the metadata, by which policies can be compared: `score`, `epoch`, `agent_step`, ..."""
+        return {
+            name: float(value)
+            for name, value in self.metadata.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }

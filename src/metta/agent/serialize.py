@@ -1,7 +1,8 @@
 """An agent on disk: one safetensors file, weights and the JSON that rebuilds the module. Nothing is pickled.
 
-The header's metadata holds `format`, `spec` (`EnvSpec.to_json`), `config` (`AgentModelConfig`) and `metadata`
-(the caller's), each as JSON.
+The header's metadata holds `format`, `spec` (`EnvSpec.to_json`, the world that the weights follow), `config`
+(`AgentModelConfig` or `AgentGraphConfig`), `metadata` (the caller's) and, of an agent remapped to another world, that
+`world`, each as JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import os
 from typing import Any, NoReturn
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from metta.agent.config import AgentModelConfig
+from metta.agent.any_config import read_agent_config
 from metta.agent.metta_agent import MettaAgent
 from metta.common.files import StrPath, atomic_write_bytes
 from metta.mettagrid.spec import EnvSpec
@@ -42,10 +42,12 @@ def save_agent(agent: MettaAgent, path: StrPath, metadata: dict[str, Any]) -> No
         ) from error
     header = {
         "format": FORMAT,
-        "spec": json.dumps(agent.spec.to_json()),
+        "spec": json.dumps(agent.trained_on.to_json()),
         "config": agent.config.model_dump_json(),
         "metadata": text,
     }
+    if agent.translation is not None:
+        header["world"] = json.dumps(agent.spec.to_json())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent.state_dict().items()}
     atomic_write_bytes(path, save(tensors, header))
 
@@ -63,8 +65,9 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
     header, tensors = _read(path)
     try:
         spec = EnvSpec.from_json(json.loads(header["spec"]))
-        config = AgentModelConfig.model_validate_json(header["config"])
-    except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
+        world = EnvSpec.from_json(json.loads(header["world"])) if "world" in header else spec
+        config = read_agent_config(json.loads(header["config"]))
+    except (KeyError, TypeError, ValueError) as error:
         _refuse(
             path,
             f"its description cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})",
@@ -72,7 +75,7 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
         )
     # The weights drawn here are overwritten at once; with a generator of their own the caller's random numbers
     # stay as they were.
-    agent = MettaAgent(spec, config, generator=torch.Generator())
+    agent = MettaAgent(world, config, trained_on=spec, generator=torch.Generator())
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) == 1:
         agent.to(dtypes.pop())
@@ -111,7 +114,7 @@ def read_weights(agent: MettaAgent, path: StrPath) -> tuple[dict[str, torch.Tens
         spec = EnvSpec.from_json(json.loads(header["spec"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         _refuse(path, f"its description cannot be read ({type(error).__name__})", error)
-    difference = _difference(spec, agent.spec)
+    difference = _difference(spec, agent.trained_on)
     if difference:
         _refuse(
             path, f"it was trained for another world: {difference}; load it with load_agent(path) instead"

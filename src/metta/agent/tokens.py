@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from metta.agent.config import AgentModelConfig, observation_type
+from metta.agent.config import AgentSettings, observation_type
 from metta.agent.facing import TurnToFacing
 from metta.agent.paths import ComputePath, split_rows, use_fast
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE
@@ -75,7 +75,7 @@ def _is_count(feature: Feature) -> bool:
     )
 
 
-def _hidden(feature: Feature, config: AgentModelConfig) -> bool:
+def _hidden(feature: Feature, config: AgentSettings) -> bool:
     if feature.name in ("last_action", "last_action_arg") and not config.use_prev_action:
         return True
     if feature.name == "last_reward" and not config.use_prev_reward:
@@ -83,7 +83,7 @@ def _hidden(feature: Feature, config: AgentModelConfig) -> bool:
     return observation_type(feature.name) not in config.observation_types
 
 
-def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
+def make_plane_table(spec: EnvSpec, config: AgentSettings) -> PlaneTable:
     """The planes that `config` lets the network see of a world of `spec`.
 
     Raises:
@@ -127,6 +127,34 @@ def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
                 for low, high in zip(COUNT_EDGES, (*COUNT_EDGES[1:], 256), strict=True):
                     plane[f, low:high, 1] = add_plane(f"{feature.name} {low}..{high - 1}")
                     amount[f, low:high, 1] = config.obs_scale
+    _check_seen(names, spec, config)
+    return PlaneTable(tuple(names), plane, amount)
+
+
+def make_box_table(spec: EnvSpec, config: AgentSettings, *, normalized: bool) -> PlaneTable:
+    """One plane per feature that `config` lets the network see, holding its value as a number.
+
+    Args:
+        spec: the world.
+        config: what is seen of it.
+        normalized: whether values are divided by the feature's normalisation.
+
+    Raises:
+        ValueError: nothing is seen.
+    """
+    features = [feature for feature in spec.features if not _hidden(feature, config)]
+    _check_seen([feature.name for feature in features], spec, config)
+    num_features = 1 + max(feature.id for feature in features)
+    plane = np.full((num_features, 256, 1), -1, np.int32)
+    amount = np.zeros((num_features, 256, 1), np.float64)
+    for index, feature in enumerate(features):
+        plane[feature.id, 1:, 0] = index
+        divisor = feature.normalization if normalized else 1.0
+        amount[feature.id, :, 0] = np.arange(256) * config.obs_scale / divisor
+    return PlaneTable(tuple(feature.name for feature in features), plane, amount)
+
+
+def _check_seen(names: list[str], spec: EnvSpec, config: AgentSettings) -> None:
     if not names:
         shown = {observation_type(feature.name): None for feature in spec.features}
         raise ValueError(
@@ -134,7 +162,6 @@ def make_plane_table(spec: EnvSpec, config: AgentModelConfig) -> PlaneTable:
             f"use_prev_action={config.use_prev_action} and use_prev_reward={config.use_prev_reward}, and the world's "
             f"features are of the types {', '.join(shown) or 'none'}; choose more of those."
         )
-    return PlaneTable(tuple(names), plane, amount)
 
 
 @dataclass(frozen=True)
@@ -214,8 +241,47 @@ class Window:
         return first, np.array(where, np.int32).reshape(-1, 2)
 
 
+def draw_planes(
+    tokens: torch.Tensor,
+    plane: torch.Tensor,
+    amount: torch.Tensor,
+    num_planes: int,
+    window: Window,
+    *,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """The planes of observations; two tokens at one place add up.
+
+    Args:
+        tokens: uint8 `[N, K, 3]`, already turned.
+        plane: as in `PlaneTable`; so is `amount`.
+        amount: floating.
+        num_planes: planes of the table.
+        window: its size, and whether it is pooled.
+        dtype: of the result.
+
+    Returns:
+        `[N, planes, height, width]`; of a pooled window, whose one cell is the mean, `[N, planes, 1, 1]`.
+    """
+    location, feature, value = tokens.long().unbind(-1)
+    row, col = location // 16, location % 16
+    num_features = plane.shape[0]
+    lit = (location == PADDING).cumsum(-1) == 0
+    lit &= (row < window.height) & (col < window.width) & (feature < num_features)
+    cells = 1 if window.pooled else window.height * window.width
+    cell = (row * window.width + col).clamp_(max=cells - 1)
+    feature = feature.clamp(max=num_features - 1)
+    index = plane[feature, value].long()
+    lit_slots = lit.unsqueeze(-1) & (index >= 0)
+    drawn = amount[feature, value].to(dtype) * lit_slots
+    place = index.clamp(min=0) * cells + cell.unsqueeze(-1)
+    planes = drawn.new_zeros(tokens.shape[0], num_planes * cells)
+    planes.scatter_add_(1, place.flatten(1), drawn.flatten(1))
+    return planes.view(-1, num_planes, *((1, 1) if window.pooled else (window.height, window.width)))
+
+
 class TokenLayer(nn.Module):
-    """Convolution of the token planes of the turned window, and its ReLU.
+    """Convolution of the token planes of the turned window, and its ReLU (unless `relu` is False).
 
     Attributes:
         weight: `[planes, taps, channels]`, the kernel, one row per plane and cell under it.
@@ -236,8 +302,11 @@ class TokenLayer(nn.Module):
         turn: TurnToFacing,
         num_channels: int,
         path: ComputePath = "auto",
+        *,
+        relu: bool = True,
     ) -> None:
         super().__init__()
+        self.relu = relu
         self.turn = turn
         self.window = window
         self.num_planes = len(table.names)
@@ -276,33 +345,18 @@ class TokenLayer(nn.Module):
         Returns:
             `[N, positions, channels]` in the weights' dtype, after the ReLU.
         """
-        if use_fast(self.path, self.weight):
+        if self.relu and use_fast(self.path, self.weight):
             tables = (self.turn.turned, self.plane, self.amount, self.first, self.where)
             positions = self.window.num_positions
             return _TokenSum.apply(tokens, self.weight, self.bias, positions, self.turn.own_facing, *tables)  # type: ignore[no-untyped-call, no-any-return]
-        return torch.relu(self._convolve(self.draw(self.turn(tokens))))
+        out = self._convolve(self.draw(self.turn(tokens)))
+        return torch.relu(out) if self.relu else out
 
     def draw(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The planes of the observations, `[N, planes, height, width]`; two tokens at one place add up.
-
-        A pooled window has one cell, the mean: `[N, planes, 1, 1]`.
-        """
-        window = self.window
-        location, feature, value = tokens.long().unbind(-1)
-        row, col = location // 16, location % 16
-        num_features = self.plane.shape[0]
-        lit = (location == PADDING).cumsum(-1) == 0
-        lit &= (row < window.height) & (col < window.width) & (feature < num_features)
-        cells = 1 if window.pooled else window.height * window.width
-        cell = (row * window.width + col).clamp_(max=cells - 1)
-        feature = feature.clamp(max=num_features - 1)
-        plane = self.plane[feature, value].long()
-        lit_slots = lit.unsqueeze(-1) & (plane >= 0)
-        amount = self.amount[feature, value].to(self.weight.dtype) * lit_slots
-        place = plane.clamp(min=0) * cells + cell.unsqueeze(-1)
-        planes = amount.new_zeros(tokens.shape[0], self.num_planes * cells)
-        planes.scatter_add_(1, place.flatten(1), amount.flatten(1))
-        return planes.view(-1, self.num_planes, *((1, 1) if window.pooled else (window.height, window.width)))
+        """The planes of the observations; see `draw_planes`."""
+        return draw_planes(
+            tokens, self.plane, self.amount, self.num_planes, self.window, dtype=self.weight.dtype
+        )
 
     def _convolve(self, planes: torch.Tensor) -> torch.Tensor:
         kernel = self.weight.view(self.num_planes, *self.window.kernel, self.num_channels).permute(3, 0, 1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from time import perf_counter
 from types import TracebackType
@@ -120,3 +120,17 @@ class TrainingDisplay:
         return Panel(
             Group(self._bar, table, curve), title=self.title, title_align="left", border_style="cyan"
         )
+
+
+def headline(metrics: Mapping[str, float], items: Iterable[str]) -> dict[str, str]:
+    """What `TrainingDisplay` says of an epoch.
+
+    Args:
+        metrics: what `process_training_stats` made of it.
+        items: of the world; how many of each an agent took is shown.
+    """
+    numbers = {"entropy": metrics["losses/entropy"]}
+    if "episode/score" in metrics:
+        numbers["score"] = metrics["episode/score"]
+        numbers |= {item: metrics.get(f"agent/{item}.get", 0.0) for item in items}
+    return {name: f"{number:.2f}" for name, number in numbers.items()}

@@ -7,12 +7,14 @@ explicit. Nothing is looked up elsewhere: the same `EnvConfig` is always the sam
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from metta.common.config import Config
-from metta.mettagrid.env_parts import ActionConfig, ActionKind, GameConfig, MapBuilderConfig, ObjectConfig
+from metta.mettagrid.env_parts import ActionConfig, ActionKind, GameConfig, ObjectConfig
+from metta.mettagrid.map.config import MapBuilderConfig, MapConfig
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE, OBJECT_TYPE_IDS
 from metta.mettagrid.world_config import WorldConfig, explain
 
@@ -42,18 +44,26 @@ SHARED_FIELDS = (("num_agents", "agents"), ("width", "width"), ("height", "heigh
 """What both the game and the map builder state: (name in the game, name in the map builder)."""
 
 
-class EnvConfig(Config):
-    """A complete environment: game, objects, actions and map.
+_MAP: TypeAdapter[MapConfig] = TypeAdapter(MapConfig)
 
-    Size and number of agents appear in the game and in the map builder. Whichever states one counts for both;
-    if both state it they must agree. Defaults give way to what is stated: a game without lasers has no attack and no
-    lasery, a world without walls no border, and the map's default objects are those that the world has.
+
+class EnvConfig(Config):
+    """A complete environment: game, objects, actions and map, which is of any kind in `metta.mettagrid.map.config`.
+
+    Size and number of agents appear in the game and in the map builder. Whichever states one counts for both; if both
+    state it they must agree, and some kinds of maps settle it by themselves. Defaults give way to what is stated: a game
+    without lasers has no attack and no lasery, a world without walls no border, and the map's default objects are those
+    that the world has.
     """
 
     game: GameConfig = Field(default_factory=GameConfig)
+    """The mechanics: length, rewards, what agents see and hold."""
     objects: list[ObjectConfig] = Field(default_factory=default_objects)
+    """The types of objects that there are."""
     actions: list[ActionConfig] = Field(default_factory=default_actions)
-    map_builder: MapBuilderConfig = Field(default_factory=MapBuilderConfig)
+    """What agents can do."""
+    map_builder: MapConfig = Field(default_factory=MapBuilderConfig)
+    """How maps are made: a `MapBuilderConfig`, or one of the other kinds."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -61,26 +71,31 @@ class EnvConfig(Config):
         builder: dict[str, Any] = {}
         for in_game, in_builder in SHARED_FIELDS:
             ours = getattr(self.game, in_game)
-            theirs = getattr(self.map_builder, in_builder)
-            number = self.map_builder.num_agents if in_builder == "agents" else theirs
-            if ours == number:
+            theirs = getattr(self.map_builder, in_game)
+            if ours == theirs:
                 continue
-            set_here = in_game in self.game.model_fields_set
-            set_there = in_builder in self.map_builder.model_fields_set
-            if set_here and set_there:
-                raise ValueError(
-                    f"game.{in_game} is {ours} but map_builder.{in_builder} gives {number}; state one, or the same twice."
-                )
-            if set_there:
-                game[in_game] = number
-            else:
+            if not self.map_builder.states(in_builder):
                 builder[in_builder] = ours
+            elif in_game not in self.game.model_fields_set:
+                game[in_game] = theirs
+            else:
+                remedy = (
+                    f"a map of type '{self.map_builder.type}' settles it by itself, so leave game.{in_game} out"
+                    if self.map_builder.settles(in_builder)
+                    else "state one, or the same twice"
+                )
+                raise ValueError(
+                    f"game.{in_game} is {ours} but map_builder.{in_game} gives {theirs}; {remedy}."
+                )
         self._fit_defaults(builder)
-        # model_copy keeps the record of which fields the user stated, plus those settled here.
+        # What is settled here does not count as stated: a change of what it follows takes it along.
         if game:
-            object.__setattr__(self, "game", self.game.model_copy(update=game))
+            settled = self.game.model_copy(update=game)
+            settled.model_fields_set.difference_update(game)
+            object.__setattr__(self, "game", settled)
         if builder:
-            object.__setattr__(self, "map_builder", self.map_builder.model_copy(update=builder))
+            object.__setattr__(self, "map_builder", self.map_builder.told(builder))
+        self.map_builder.check_fit()
         self._check_names()
         self._check_rules()
         return self
@@ -94,6 +109,8 @@ class EnvConfig(Config):
             fitting = [a for a in self.actions if set(action_costs(a)["consumed_resources"]) <= items]
             object.__setattr__(self, "actions", fitting)
         names = {obj.name for obj in self.objects}
+        if not isinstance(self.map_builder, MapBuilderConfig):
+            return
         stated = self.map_builder.model_fields_set
         if "objects" not in stated and not set(self.map_builder.objects) <= names:
             builder["objects"] = {name: n for name, n in self.map_builder.objects.items() if name in names}
@@ -121,17 +138,16 @@ class EnvConfig(Config):
             twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
                 raise ValueError(f"{what} has {', '.join(twice)} more than once; give each its own name.")
-        unknown = sorted(set(self.map_builder.objects) - set(names))
+        unknown = sorted(self.map_builder.object_names - set(names))
         if unknown:
             raise ValueError(
-                f"map_builder.objects places {', '.join(unknown)}, but the objects are {', '.join(names)}; add it to objects."
+                f"map_builder places {', '.join(unknown)}, but the objects are {', '.join(names)}; add it to objects."
             )
-        if isinstance(self.map_builder.agents, dict):
-            unknown = sorted(set(self.map_builder.agents) - set(self.game.groups))
-            if unknown:
-                raise ValueError(
-                    f"map_builder.agents names {', '.join(unknown)}, but the groups are {', '.join(self.game.groups)}."
-                )
+        unknown = sorted(set(self.map_builder.agent_groups) - set(self.game.groups))
+        if unknown:
+            raise ValueError(
+                f"map_builder.agents names {', '.join(unknown)}, but the groups are {', '.join(self.game.groups)}."
+            )
         items = set(self.game.inventory_item_names)
         for action in self.actions:
             used = {action.item} if action.item else set()
@@ -162,10 +178,12 @@ class EnvConfig(Config):
         Raises:
             ValueError: a name belongs to no part of the configuration.
         """
-        game = GameConfig.model_validate(overrides.pop("game", self.game)).model_dump(exclude_unset=True)
-        builder = MapBuilderConfig.model_validate(overrides.pop("map_builder", self.map_builder)).model_dump(
-            exclude_unset=True
-        )
+        kind = _MAP.validate_python(overrides.pop("map_builder", self.map_builder))
+        builder = kind.model_dump(exclude_unset=True)
+        room = builder.get("room", builder)  # of several rooms, their one description
+        stated = GameConfig.model_validate(overrides.pop("game", self.game))
+        game = stated.model_dump(exclude_unset=True)
+        explicit = set(overrides) | (set() if stated is self.game else stated.model_fields_set)
         whole: dict[str, Any] = {
             name: getattr(self, name) for name in self.model_fields_set & {"objects", "actions"}
         }
@@ -173,22 +191,40 @@ class EnvConfig(Config):
         for name, value in overrides.items():
             if name in shared:
                 game[name] = value
-                builder.pop(shared[name], None)
+                (room if name == "num_agents" else builder).pop(shared[name], None)
             elif name in GameConfig.model_fields:
                 game[name] = value
             elif name == "map_objects":
-                builder["objects"] = value
+                room["objects"] = value
             elif name in EnvConfig.model_fields:
                 whole[name] = value
-            elif name in MapBuilderConfig.model_fields:
+            elif name in type(kind).model_fields:
                 builder[name] = value
             else:
-                parts = {*GameConfig.model_fields, *MapBuilderConfig.model_fields, *EnvConfig.model_fields}
+                parts = {*GameConfig.model_fields, *type(kind).model_fields, *EnvConfig.model_fields}
                 known = sorted({*parts, "map_objects"} - {"agents", "seed"})
                 raise ValueError(
                     f"'{name}' is no setting of an environment; the settings are {', '.join(known)}."
                 )
+        self.follow(game, builder, explicit)
         return EnvConfig(**{"game": game, "map_builder": builder, **whole})
+
+    def follow(self, game: dict[str, Any], builder: dict[str, Any], explicit: Collection[str]) -> None:
+        """Have a changed game take over the size and agents that a changed map states, and keep those that it leaves open.
+
+        Args:
+            game: fields of the game, changed in place.
+            builder: fields of the map builder.
+            explicit: fields of the game that were set on purpose and stay.
+        """
+        kind = _MAP.validate_python(builder)
+        for in_game, in_builder in SHARED_FIELDS:
+            if in_game in explicit:
+                continue
+            if kind.states(in_builder):
+                game.pop(in_game, None)
+            else:
+                game.setdefault(in_game, getattr(self.game, in_game))
 
     def to_world_config(self) -> WorldConfig:
         """The same environment in the engine's schema.
@@ -203,7 +239,7 @@ class EnvConfig(Config):
             "battery_red": (game.battery_red_reward, game.battery_red_max),
             "heart": (game.heart_reward, game.heart_max_reward),
         }
-        inventory_rewards: dict[str, float] = {}
+        inventory_rewards: dict[str, float] = {**game.item_rewards}
         for item, (worth, most) in rewards.items():
             if item in items and worth != 0:
                 inventory_rewards[item] = worth

@@ -34,7 +34,7 @@ class MettaGridEnv:
     def __init__(self, tasks: EnvConfig | Curriculum | None = None, *, seed: int = 0) -> None:
         self.vec = VecEnv(EnvConfig() if tasks is None else tasks, 1, seed=seed)
         self._ended = False
-        self._fresh = True  # the world stands at the start of an episode that nobody has been given yet
+        self._fresh = False  # an episode ended, and the batch behind has begun the next one already
 
     @property
     def config(self) -> EnvConfig:
@@ -111,7 +111,7 @@ class MettaGridEnv:
         if self._ended:
             raise RuntimeError("the episode has ended; call reset() before the next step().")
         batch = self.vec.step(actions)
-        self._fresh = bool(batch.final_rows.size)  # the batch behind has begun the next episode already
+        self._fresh = bool(batch.final_rows.size)
         infos: Infos = {}
         observations = batch.observations
         if batch.episodes:
@@ -142,4 +142,5 @@ class MettaGridEnv:
         return "\n".join("".join(row) for row in rows)
 
     def close(self) -> None:
-        """Nothing to release; here because environments have it."""
+        """Nothing is stepped afterwards."""
+        self.vec.close()

@@ -1,4 +1,4 @@
-"""The parts of an environment's configuration: game, objects, actions, map.
+"""The parts of an environment's configuration: game, objects, actions. The map's are in `metta.mettagrid.map.config`.
 
 They are put together, checked against each other and compiled by `metta.mettagrid.config.EnvConfig`.
 """
@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from metta.common.config import Config
-from metta.mettagrid.map.ascii import parse_ascii
 from metta.mettagrid.objects import STANDARD_ITEMS
 from metta.mettagrid.recipes import STANDARD_RECIPES, Recipe
 
@@ -31,7 +30,9 @@ class ObjectConfig(Config):
     """
 
     type: ObjectKind
+    """What it is: a wall, or one of the kinds that convert items."""
     name: str = Field(min_length=1)
+    """What maps, statistics and replays call it; the standard names bring their recipes."""
     color: int = Field(default=0, ge=0, le=255)
     """Colour index that agents see on anything but a wall; a player's eye tells 0 to 15 apart."""
     input_resources: dict[str, NonNegativeInt] | None = None
@@ -109,6 +110,7 @@ class ActionConfig(Config):
     """
 
     type: ActionKind | Literal["gift", "use"]
+    """What it does, by the rules of the world."""
     key: str = Field(min_length=1)
     """Name of the action: in `action_names`, statistics and replays."""
     delta: int | None = None
@@ -172,6 +174,7 @@ class GameConfig(Config):
     when `max_steps` has not ended it before. 0: never."""
 
     num_agents: PositiveInt = 64
+    """Agents in a world."""
     width: PositiveInt = 64
     """Columns of the map, the border included."""
     height: PositiveInt = 64
@@ -207,6 +210,9 @@ class GameConfig(Config):
     """The most reward that the red batteries held can be worth."""
     heart_max_reward: int = 1000
     """The most reward that the hearts held can be worth."""
+    item_rewards: dict[str, float] = Field(default_factory=dict)
+    """Worth of each other of the standard items held, for instance `{"laser": 0.5}`; `<item>_max`, a whole number, caps
+    what all that are held are worth."""
     stat_rewards: dict[str, float] = Field(default_factory=dict)
     """Reward per unit of an agent's statistic, for instance `{"battery_red.get": 0.1}`; `<name>_max` caps it."""
 
@@ -218,7 +224,9 @@ class GameConfig(Config):
     (similarity_coef * s + diversity_coef * d): s in (0, 1] says how close its reward is to the mean of its group,
     d in [0, 1) how far from the means of the other groups."""
     similarity_coef: float = 0.5
+    """How much being like its own group earns an agent."""
     diversity_coef: float = 0.5
+    """How much being unlike the other groups earns an agent."""
 
     groups: dict[str, dict[str, Any]] = Field(default={"agent": {}})
     """Agent groups by name. A group may have `id` (default: its place, from 0), `group_reward_pct` and `props`,
@@ -259,6 +267,20 @@ class GameConfig(Config):
             raise ValueError(
                 f"reward_sharing_groups names {', '.join(unknown)}, but the groups are {', '.join(self.groups)}."
             )
+        own = sorted(
+            {name.removesuffix("_max") for name in self.item_rewards} & {"ore_red", "battery_red", "heart"}
+        )
+        if own:
+            raise ValueError(
+                f"item_rewards names {', '.join(own)}, which has a reward of its own in the game; state {own[0]}_reward."
+            )
+        unknown = sorted(
+            {name.removesuffix("_max") for name in self.item_rewards} - set(self.inventory_item_names)
+        )
+        if unknown:
+            raise ValueError(
+                f"item_rewards names {', '.join(unknown)}, not in inventory_item_names; add or drop it."
+            )
         unknown = sorted(set(self.item_max) - set(self.inventory_item_names))
         if unknown:
             raise ValueError(
@@ -294,72 +316,3 @@ class GameConfig(Config):
                 block["group_reward_pct"] = share
             blocks[name] = block
         return blocks
-
-
-class MapBuilderConfig(Config):
-    """How the map of an episode is made.
-
-    `Random`: a walled border around an open field, over which objects and agents are scattered.
-    `Ascii`: the map is written out in `ascii_map`, one character a cell (`metta.mettagrid.objects.MAP_CHARACTERS`);
-    size, agents and objects are those of the drawing.
-    """
-
-    type: Literal["Random", "Ascii"] = "Random"
-    width: PositiveInt = 64
-    height: PositiveInt = 64
-    border_width: NonNegativeInt = 2
-    agents: PositiveInt | dict[str, PositiveInt] = 64
-    """Number of agents: shared out evenly among the game's groups, or stated group by group."""
-    objects: dict[str, NonNegativeInt] = Field(
-        default_factory=lambda: {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
-    )
-    """How many objects of each name lie on the field."""
-    ascii_map: str | None = None
-    """The rows of an `Ascii` map, separated by line breaks."""
-    seed: NonNegativeInt | None = None
-    """A fixed seed gives the same map in every episode; None draws a new one each time."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sizes_of_ascii(cls, data: Any) -> Any:
-        """An ASCII map states its own size and agents, so they count as given."""
-        if (
-            not isinstance(data, dict)
-            or data.get("type") != "Ascii"
-            or not isinstance(data.get("ascii_map"), str)
-        ):
-            return data
-        grid = parse_ascii(data["ascii_map"])
-        facts = {
-            "width": grid.shape[1],
-            "height": grid.shape[0],
-            "agents": sum(str(cell).startswith("agent.") for cell in grid.flat),
-        }
-        for name, fact in facts.items():
-            if data.get(name, fact) != fact:
-                raise ValueError(
-                    f"ascii_map has {name} {fact}, but {name}={data[name]} is given; drop the field."
-                )
-        if not facts["agents"]:
-            raise ValueError(
-                "the ASCII map has no agent; draw at least one, as '@' or the number of its team."
-            )
-        for name in ("border_width", "objects", "seed"):
-            if data.get(name):
-                raise ValueError(
-                    f"{name}={data[name]} is given with a drawn map, which has its own; drop the field."
-                )
-        return {**data, **facts, "border_width": 0, "objects": {}}
-
-    @model_validator(mode="after")
-    def _check_type(self) -> Self:
-        if (self.type == "Ascii") != (self.ascii_map is not None):
-            raise ValueError(
-                "ascii_map and type='Ascii' go together: give both for a drawn map, or neither for a random one."
-            )
-        return self
-
-    @property
-    def num_agents(self) -> int:
-        """Agents on the map."""
-        return self.agents if isinstance(self.agents, int) else sum(self.agents.values())

@@ -18,7 +18,15 @@ from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
 from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
 from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
-from metta.mettagrid.engine.state import INVALID_COLUMNS, SHORT_LOOK, Rules, State, allocate, clear
+from metta.mettagrid.engine.state import (
+    INVALID_COLUMNS,
+    SHORT_LOOK,
+    Rules,
+    State,
+    allocate,
+    clear,
+    words_of,
+)
 from metta.mettagrid.engine.step import step_worlds
 from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
@@ -49,6 +57,17 @@ class GridEngine(WorldReader):
         current_step: int32 `[B]`, steps since the reset.
         agents_per_thread: a further thread is only used for at least so many agents; for less, waking it takes longer
             than it saves.
+
+    Args:
+        rules: the rule sets that worlds may have.
+        num_worlds: B.
+        max_height, max_width: of the largest map.
+        num_threads: threads that share the worlds of a step.
+        observations: the array to write observations into, for instance in memory shared with another process; None:
+            one of its own.
+
+    Raises:
+        ValueError: a size below 1, no rules, or an array for the observations that does not fit.
     """
 
     agents_per_thread: int = 256
@@ -61,6 +80,7 @@ class GridEngine(WorldReader):
         max_height: int,
         max_width: int,
         num_threads: int = 1,
+        observations: NDArray[np.uint8] | None = None,
     ) -> None:
         if not rules:
             raise ValueError("rules is empty: a GridEngine needs at least one rule set.")
@@ -81,7 +101,10 @@ class GridEngine(WorldReader):
         self._stride = max_width + 2 * self._margin
         self._tables: Rules = stack_rules(self.rules, self._stride)
         self._rule_table = describe(self._tables)
-        self._hold(allocate(self._sizes()))
+        state = allocate(self._sizes())
+        if observations is not None:
+            state = _observing_into(observations, state)
+        self._hold(state)
         self._maps = np.zeros((num_worlds, max_height, max_width), np.int16)
         self._began = np.zeros(num_worlds, np.bool_)
         self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
@@ -221,6 +244,17 @@ class GridEngine(WorldReader):
         self._waiting = not self._began.all()
         self._hold(self._state._replace(**replaced))
 
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """Rows that each world has for converters and for different invalid actions; they grow on demand."""
+        return self._state.converters.shape[1], self._state.invalid.shape[1]
+
+    def reserve(self, converters: int, invalid: int) -> None:
+        """Make the capacity at least this, so that snapshots of several engines are alike; worlds do not change."""
+        self._grow_things(converters)
+        if invalid > self._state.invalid.shape[1]:
+            self._make_invalid(invalid)
+
     def _sizes(self) -> dict[str, int]:
         rules = self.rules
         return {
@@ -340,7 +374,10 @@ class GridEngine(WorldReader):
         rows = self._state.invalid.shape[1]
         if 4 * (used + self.max_agents) <= 3 * rows:
             return
-        rows = _invalid_rows(rows, used + self.max_agents)
+        self._make_invalid(_invalid_rows(rows, used + self.max_agents))
+
+    def _make_invalid(self, rows: int) -> None:
+        """Move the counts of invalid actions to a table of so many rows."""
         old = self._state.invalid
         self._hold(self._state._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32)))
         move_invalid_counts(self._state_table, old)
@@ -355,6 +392,20 @@ class GridEngine(WorldReader):
             "mask": self.agent_mask,
             "rules": self._fingerprint,
         }
+
+
+def _observing_into(observations: NDArray[np.uint8], state: State) -> State:
+    """The same state with the observations in an array of the caller's."""
+    worlds, agents, size = state.observations.shape
+    shape = (worlds, agents, size // 3, 3)
+    if observations.shape != shape or observations.dtype != np.uint8 or not observations.flags.c_contiguous:
+        raise ValueError(
+            f"the array for observations is {observations.dtype} {observations.shape}, but this engine writes "
+            f"C-contiguous uint8 {shape}."
+        )
+    flat = observations.reshape(state.observations.shape)
+    flat[...] = state.observations
+    return state._replace(observations=flat, tokens=words_of(flat))
 
 
 def _as_int32(actions: NDArray[Any]) -> NDArray[np.int32]:

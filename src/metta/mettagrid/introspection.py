@@ -43,17 +43,33 @@ def episode_stats(rules: RuleTable, state: State, world: int) -> dict[str, Any]:
     return {"game": game, "agent": agents, "converter": converters}
 
 
-def grid_objects(rules: RuleTable, state: State, world: int) -> dict[int, dict[str, Any]]:
-    """Everything on a world's map by object id, as JSON-ready facts."""
+def grid_objects(
+    rules: RuleTable, state: State, world: int, *, fixed: bool = True
+) -> dict[int, dict[str, Any]]:
+    """Everything on a world's map by object id, as JSON-ready facts.
+
+    Args:
+        rules: the world's rule set.
+        state: of the batch.
+        world: its index.
+        fixed: whether to include what never changes, walls that cannot be swapped: most of what there is on many maps.
+    """
     row = state.worlds[world]
     stride, margin = int(row[cols.STRIDE]), int(row[cols.MARGIN])
+    num_agents = int(row[cols.NUM_AGENTS])
+    first_wall = 1 + num_agents + int(row[cols.NUM_CONVERTERS])
+    kinds = rules.objects
     numbers = state.object_ids[world]
     objects = {}
     cells = np.flatnonzero(numbers)
+    if not fixed:
+        kind = state.cells[world, cells].astype(np.int64) - first_wall
+        swappable = np.array([entry.get("swappable", False) for entry in kinds])
+        cells = cells[(kind < 0) | swappable[np.maximum(kind, 0)]]
     for cell in cells[np.argsort(numbers[cells])].tolist():
         number, code = int(numbers[cell]), int(state.cells[world, cell])
         r, c = cell // stride - margin, cell % stride - margin
-        layer = 0 if code <= row[cols.NUM_AGENTS] else 1
+        layer = 0 if code <= num_agents else 1
         facts: dict[str, Any] = {"id": number, "location": (r, c, layer), "r": r, "c": c, "layer": layer}
         look = state.looks[world, code]
         for token in look[1 : 1 + int(look[0])].tolist():
@@ -62,11 +78,10 @@ def grid_objects(rules: RuleTable, state: State, world: int) -> dict[int, dict[s
         facts["is_swappable"] = False
         if layer == 0:
             facts |= _agent_facts(rules, state, world, code - 1)
-        elif code <= row[cols.NUM_AGENTS] + row[cols.NUM_CONVERTERS]:
-            facts |= _converter_facts(rules, state, world, code - 1 - int(row[cols.NUM_AGENTS]))
+        elif code < first_wall:
+            facts |= _converter_facts(rules, state, world, code - 1 - num_agents)
         else:
-            kind = code - 1 - int(row[cols.NUM_AGENTS]) - int(row[cols.NUM_CONVERTERS])
-            facts["is_swappable"] = bool(rules.objects[kind]["swappable"])
+            facts["is_swappable"] = bool(kinds[code - first_wall]["swappable"])
         objects[number] = facts
     return objects
 

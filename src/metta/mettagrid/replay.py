@@ -54,6 +54,7 @@ class ReplayRecorder:
     reward_sharing: Sequence[float] | None = None
     _changes: dict[int, dict[str, list[list[Any]]]] = field(default_factory=dict, init=False, repr=False)
     _last: dict[int, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _needed: set[int] = field(default_factory=set, init=False, repr=False)  # what every step has to describe
     _totals: np.ndarray = field(init=False, repr=False)
     _num_states: int = field(default=0, init=False, repr=False)
 
@@ -103,7 +104,8 @@ class ReplayRecorder:
 
         Args:
             step: 0 after the reset, then 1, 2, ... without a gap.
-            objects: object id to its description, as `GridEngine.grid_objects` gives it.
+            objects: object id to its description, as `GridEngine.grid_objects` gives it. After step 0 the walls that
+                cannot be swapped may be left out: they never change.
             actions: int `[A, 2]`, what each agent tried in this step; None only at step 0.
             action_success: bool `[A]`.
             rewards: float32 `[A]`, as the agents received them.
@@ -127,7 +129,9 @@ class ReplayRecorder:
                 for name, changes in self._changes[key].items():
                     if state[name] != changes[-1][1]:
                         changes.append([step, state[name]])
-        self._last = states
+        if step == 0:
+            self._needed = {key for key, state in states.items() if not _never_changes(state)}
+        self._last |= states
         self._totals = acted.totals
         self._num_states += 1
 
@@ -256,7 +260,7 @@ class ReplayRecorder:
 
     def _check_same_objects(self, step: int, states: Mapping[int, Mapping[str, Any]]) -> None:
         if step > 0:
-            changed = sorted(self._last.keys() ^ states.keys())
+            changed = sorted((self._needed - states.keys()) | (states.keys() - self._last.keys()))
             if changed:
                 what = "appeared" if changed[0] in states else "vanished"
                 raise ValueError(f"Object {changed[0]} {what} at step {step}, but a world keeps its objects.")
@@ -279,6 +283,11 @@ class _Acted:
     success: np.ndarray
     rewards: np.ndarray
     totals: np.ndarray
+
+
+def _never_changes(state: Mapping[str, Any]) -> bool:
+    """Whether a described object is a wall that cannot be swapped."""
+    return not state.keys() & {"agent_id", "output_resources", "is_swappable"}
 
 
 def _pairs(counts: Mapping[Any, Any]) -> list[list[int]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, SingleTaskCurriculum
+from metta.mettagrid.fleet import Fleet, LocalFleet, TaskSet
 from metta.mettagrid.grid_engine import GridEngine
-from metta.mettagrid.map.builder import make_map_builder
-from metta.mettagrid.rules import compile_rules
 from metta.mettagrid.spec import EnvSpec
+from metta.mettagrid.workers import WorkerFleet
 
 if TYPE_CHECKING:
     from metta.mettagrid.env import MettaGridEnv
@@ -76,21 +76,25 @@ class VecEnv:
 
     Row `world * agents_per_world + agent` of every array belongs to that agent. What happens in a world is a
     function of (tasks, seed, world, actions) alone: its e-th episode draws task, map and agent order from the seed split by
-    (world, e), so it depends neither on its neighbours nor on `num_threads`.
+    (world, e), so it depends neither on its neighbours nor on threads or worker processes.
 
     Args:
         tasks: an environment, or a curriculum that chooses one for each episode. All of them must have
             the same number of agents and the same actions, features and window.
         num_worlds: B.
         seed: see above.
-        num_threads: threads that step worlds side by side.
-        stagger: cut every world's first episode off at a random step, so that worlds whose episodes are equally long do
-            not march in step: a batch of training then sees every phase of an episode. A cut is a truncation, and no
-            outcome is reported for it.
+        num_threads: threads that step worlds side by side in this process.
+        num_workers: processes that build maps and step worlds, each its share of them; 0: this process does it.
+        zero_copy: observations that are handed out are live, and valid until the next step of their worlds; False: they
+            are copies.
+        stagger: cut the episodes that begin with the environment or a `reset` off at a random step, so that worlds whose
+            episodes are equally long do not march in step: a batch of training then sees every phase of an episode. A cut
+            is a truncation, and no outcome is reported for it.
         collect_stats: whether finished episodes carry the engine's statistics (a dict built at each end of an episode).
 
     Raises:
-        ValueError: tasks that do not fit together, or a map that cannot be built.
+        ValueError: tasks or numbers that do not fit together, or a map that cannot be built.
+        RuntimeError: a worker process could not be started.
     """
 
     def __init__(
@@ -100,90 +104,108 @@ class VecEnv:
         *,
         seed: int = 0,
         num_threads: int = 1,
+        num_workers: int = 0,
+        zero_copy: bool = True,
         stagger: bool = False,
         collect_stats: bool = True,
     ) -> None:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}; a batch needs at least one world.")
+        if num_workers and num_threads > 1:
+            raise ValueError(
+                f"num_threads is {num_threads} and num_workers is {num_workers}; the worlds are stepped by threads of this "
+                "process or by worker processes, so leave one of them out."
+            )
         self.curriculum: Curriculum = SingleTaskCurriculum(tasks) if isinstance(tasks, EnvConfig) else tasks
-        configs = [task.config for task in self.curriculum.tasks]
-        rules = [compile_rules(config.to_world_config()) for config in configs]
-        self.spec: EnvSpec = rules[0].spec
-        for task, table in zip(self.curriculum.tasks, rules, strict=True):
-            if table.spec != self.spec or table.num_agents != rules[0].num_agents:
-                raise ValueError(
-                    f"task '{task.name}' differs from '{self.curriculum.tasks[0].name}' in its agents, actions, features or "
-                    "window; tasks of one batch must have these in common."
-                )
-        self._builders = [
-            make_map_builder(config, table.cell_codes) for config, table in zip(configs, rules, strict=True)
-        ]
-        self.engine = GridEngine(
-            rules,
-            num_worlds,
-            max_height=max(config.map_builder.height for config in configs),
-            max_width=max(config.map_builder.width for config in configs),
-            num_threads=num_threads,
-        )
+        task_set = TaskSet.of(self.curriculum.tasks)
+        self.spec: EnvSpec = task_set.spec
         self.num_worlds = num_worlds
-        self.agents_per_world: int = rules[0].num_agents
+        self.agents_per_world: int = task_set.num_agents
         self.num_agents = num_worlds * self.agents_per_world
+        self.num_workers = num_workers
+        self.zero_copy = zero_copy
         self.single_observation_space = self.spec.observation_space
         self.single_action_space = self.spec.action_space
         self.stagger = stagger
         self.collect_stats = collect_stats
-        self.observations = self._rows(self.engine.observations)
         self.starts = np.ones(self.num_agents, dtype=np.bool_)
         self._episode = np.full(num_worlds, -1, dtype=np.int64)
         self._task = np.zeros(num_worlds, dtype=np.int64)
         self._returns = np.zeros((num_worlds, self.agents_per_world), dtype=np.float32)
         self._lengths = np.zeros(num_worlds, dtype=np.int64)
-        self._cut_at = np.zeros(
-            num_worlds, dtype=np.int64
-        )  # step at which to cut an episode off; 0: not at all
-        self._actions = np.zeros((num_worlds, self.agents_per_world, 2), dtype=np.int32)
+        # The step at which to cut an episode off; 0: not at all.
+        self._cut_at = np.zeros(num_worlds, dtype=np.int64)
+        self._fleet: Fleet
+        if num_workers:
+            self._fleet = WorkerFleet(task_set, num_worlds, num_workers)
+        else:
+            self._fleet = LocalFleet(task_set, num_worlds, num_threads=num_threads)
+        self.observations: npt.NDArray[np.uint8] = self._fleet.observations.reshape(
+            self.num_agents, *self._fleet.observations.shape[2:]
+        )
         self.seed = seed
-        self.reset(seed)
+        try:
+            self.reset(seed)
+            self._untouched = True  # nobody has asked for these episodes yet
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def engine(self) -> GridEngine:
+        """The engine, where it is in this process.
+
+        Raises:
+            RuntimeError: the worlds live in worker processes.
+        """
+        if not isinstance(self._fleet, LocalFleet):
+            raise RuntimeError(
+                "this environment's worlds live in worker processes, which have the engines; make one without "
+                "num_workers to look into its engine."
+            )
+        return self._fleet.engine
 
     @property
     def num_threads(self) -> int:
-        """Threads that step worlds side by side."""
-        return self.engine.num_threads
-
-    def _rows(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """An engine array `[B, A, ...]` as `[B * A, ...]`, without a copy."""
-        return array.reshape(self.num_agents, *array.shape[2:])
+        """Threads or worker processes that step worlds side by side."""
+        return self.num_workers or self.engine.num_threads
 
     def reset(self, seed: int | None = None) -> npt.NDArray[np.uint8]:
         """Begin a new episode in every world.
 
         Args:
-            seed: restart the stream of episodes from this seed, at once; None: go on with the next episodes.
+            seed: restart the stream of episodes from this seed, at once; None: go on with the next episodes, the very
+                first of which begin with the environment itself.
 
         Returns:
-            uint8 `[N, K, 3]`: the first observations, live.
+            uint8 `[N, K, 3]`: the first observations.
         """
         if seed is not None:
             if seed < 0:
                 raise ValueError(f"seed is {seed}; give a number >= 0.")
             self.seed = seed
             self._episode[:] = -1
-        self._begin(list(range(self.num_worlds)))
-        return self.observations
+        if seed is not None or not self._untouched:
+            self._begin(list(range(self.num_worlds)), stagger=self.stagger)
+        self._untouched = False
+        return self._shown(slice(None))
 
-    def _begin(self, worlds: list[int]) -> None:
-        """Start the next episode of these worlds."""
-        grids, seeds, tasks = [], [], []
+    def _shown(self, rows: slice) -> npt.NDArray[np.uint8]:
+        """Observations in the form in which they are handed out."""
+        return self.observations[rows] if self.zero_copy else self.observations[rows].copy()
+
+    def _begin(self, worlds: list[int], stagger: bool = False) -> None:
+        """Start the next episode of these worlds; `stagger` says whether it is cut off somewhere."""
+        generators, tasks = [], []
         for world in worlds:
             episode = int(self._episode[world]) + 1
             rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(world, episode)))
             task = self.curriculum.sample(rng)
-            grids.append(self._builders[task](rng))
-            seeds.append(int(rng.integers(2**32)))
-            tasks.append(task)
             steps = self.curriculum.tasks[task].config.game.longest_episode
-            self._cut_at[world] = rng.integers(1, steps + 1) if self.stagger and episode == 0 and steps else 0
-        self.engine.reset(worlds, grids, seeds, tasks)
+            self._cut_at[world] = rng.integers(1, steps + 1) if stagger and steps else 0
+            generators.append(rng)
+            tasks.append(task)
+        self._fleet.begin(worlds, tasks, generators)
         self._episode[worlds] += 1
         self._task[worlds] = tasks
         self._returns[worlds] = 0
@@ -202,12 +224,17 @@ class VecEnv:
 
         Raises:
             ValueError: `actions` has the wrong shape or is not made of integers.
+            RuntimeError: a worker process is gone.
         """
         lo, hi, stride = (worlds or slice(None)).indices(self.num_worlds)
         if stride != 1:
             raise ValueError(f"worlds is {worlds}; step a contiguous part of the batch.")
+        self._launch(actions, lo, max(lo, hi))
+        return self._land(lo, max(lo, hi))
+
+    def _launch(self, actions: npt.NDArray[np.integer[Any]], lo: int, hi: int) -> None:
+        """Have the worlds from `lo` to `hi` stepped."""
         agents = self.agents_per_world
-        rows = slice(lo * agents, hi * agents)
         actions = np.asarray(actions)
         if actions.shape != ((hi - lo) * agents, 2) or actions.dtype.kind not in "iu":
             raise ValueError(
@@ -215,31 +242,34 @@ class VecEnv:
                 "(action id, argument) for each agent."
             )
         # int32 extremes are merely invalid actions; numbers beyond them must not wrap round into valid ones.
-        self._actions[lo:hi] = np.clip(actions, INT32.min, INT32.max).reshape(hi - lo, agents, 2)
-        self.engine.step(self._actions, slice(lo, hi))
+        self._fleet.actions[lo:hi] = np.clip(actions, INT32.min, INT32.max).reshape(hi - lo, agents, 2)
+        self._fleet.launch(lo, hi)
+        self._untouched = False
 
-        engine = self.engine
-        rewards = engine.rewards[lo:hi].copy()
-        terminals = engine.terminals[lo:hi].copy()
-        truncations = engine.truncations[lo:hi].copy()
+    def _land(self, lo: int, hi: int) -> StepBatch:
+        """Take in the step that these worlds were launched on, and begin new episodes where one ended."""
+        fleet, agents = self._fleet, self.agents_per_world
+        fleet.wait(lo, hi)
+        rows = slice(lo * agents, hi * agents)
+        rewards = fleet.rewards[lo:hi].copy()
+        terminals = fleet.terminals[lo:hi].copy()
+        truncations = fleet.truncations[lo:hi].copy()
         self._returns[lo:hi] += rewards
         self._lengths[lo:hi] += 1
         self.starts[rows] = False
         cut = (self._lengths[lo:hi] == self._cut_at[lo:hi]) & ~(terminals | truncations).any(axis=1)
         truncations[cut] = True
         ended = [lo + int(w) for w in np.flatnonzero((terminals | truncations).any(axis=1))]
-        episodes = [
-            self._outcome(world, bool(truncations[world - lo].any()))
-            for world in ended
-            if not cut[world - lo]
-        ]
-        final_observations = engine.observations[ended].reshape(-1, *self.observations.shape[1:])
+        episodes = self._outcomes(
+            [w for w in ended if not cut[w - lo]], [w for w in ended if truncations[w - lo].any()]
+        )
+        final_observations = fleet.observations[ended].reshape(-1, *self.observations.shape[1:])
         if ended:
             for outcome in episodes:
                 self.curriculum.update(int(self._task[outcome.world]), outcome.score)
             self._begin(ended)
         return StepBatch(
-            observations=self.observations[rows],
+            observations=self._shown(rows),
             rewards=rewards.reshape(-1),
             terminals=terminals.reshape(-1),
             truncations=truncations.reshape(-1),
@@ -252,20 +282,25 @@ class VecEnv:
         """Name of the task that a world is playing."""
         return self.curriculum.tasks[int(self._task[world])].name
 
-    def _outcome(self, world: int, truncated: bool) -> EpisodeOutcome:
-        return EpisodeOutcome(
-            world=world,
-            task=self.task_name(world),
-            length=int(self._lengths[world]),
-            returns=self._returns[world].copy(),
-            truncated=truncated,
-            stats=self.engine.episode_stats(world) if self.collect_stats else {},
-        )
+    def _outcomes(self, worlds: list[int], truncated: list[int]) -> list[EpisodeOutcome]:
+        """The episodes that just ended in some worlds, `truncated` in some of them."""
+        stats = self._fleet.episode_stats(worlds) if self.collect_stats else [{} for _ in worlds]
+        return [
+            EpisodeOutcome(
+                world=world,
+                task=self.task_name(world),
+                length=int(self._lengths[world]),
+                returns=self._returns[world].copy(),
+                truncated=world in truncated,
+                stats=counted,
+            )
+            for world, counted in zip(worlds, stats, strict=True)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly: engine arrays, clocks, seed and curriculum."""
         return {
-            "engine": self.engine.snapshot(),
+            "engine": self._fleet.snapshot(),
             "seed": self.seed,
             "episode": self._episode.copy(),
             "task": self._task.copy(),
@@ -277,7 +312,7 @@ class VecEnv:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of an environment of the same tasks and size.
+        """Go on from `state_dict` of an environment of the same tasks and size, with any number of workers.
 
         Raises:
             ValueError: the state is of another number of worlds or agents.
@@ -287,7 +322,8 @@ class VecEnv:
                 f"the saved environment has {np.shape(state['returns'])} (worlds, agents), this one {self._returns.shape}; "
                 "make the environment as it was."
             )
-        self.engine.restore(state["engine"])
+        self._fleet.restore(state["engine"])
+        self._untouched = False
         self.seed = int(state["seed"])
         self._episode[:] = state["episode"]
         self._task[:] = state["task"]
@@ -296,6 +332,16 @@ class VecEnv:
         self.starts[:] = state["starts"]
         self._cut_at[:] = state["cut_at"]
         self.curriculum.load_state_dict(state["curriculum"])
+
+    def close(self) -> None:
+        """End threads and worker processes. Closing twice is fine; stepping afterwards is not."""
+        self._fleet.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def as_vec_env(env: MettaGridEnv | VecEnv) -> VecEnv:

@@ -306,11 +306,17 @@ def error_fields(error: ValidationError) -> list[str]:
 
 
 def explain(error: ValidationError, source: str = "the world's config") -> str:
-    """One sentence about the first complaint: where, what is wrong, and the value."""
-    entries = error.errors(include_url=False, include_context=False)
+    """One sentence about the first complaint: where, what is wrong, and the value.
+
+    Where the complaint is a sentence of ours, which names the value and the remedy, it stands as it is.
+    """
+    entries = error.errors(include_url=False)
     first = entries[0]
+    where = f" at {_location(first['loc'])}" if first["loc"] else ""
     more = f" ({len(entries) - 1} more problems follow)" if len(entries) > 1 else ""
-    return f"{source} has a wrong entry at {_location(first['loc'])}: {first['msg']}, got {first['input']!r}{more}."
+    if first["type"] == "value_error":
+        return f"{source} is wrong{where}: {str(first['ctx']['error']).rstrip('.')}{more}."
+    return f"{source} has a wrong entry{where}: {first['msg']}, got {first['input']!r}{more}."
 
 
 def _location(loc: Iterable[int | str]) -> str:

@@ -23,9 +23,9 @@ class WorldReader:
     _state: State
     _maps: NDArray[np.int16]
 
-    def grid_objects(self, world: int) -> dict[int, dict[str, Any]]:
-        """Everything on the map of a world by object id."""
-        return introspection.grid_objects(self.rule_of(world), self._state, self._world(world))
+    def grid_objects(self, world: int, *, fixed: bool = True) -> dict[int, dict[str, Any]]:
+        """Everything on the map of a world by object id; `fixed=False` leaves out walls that cannot be swapped."""
+        return introspection.grid_objects(self.rule_of(world), self._state, self._world(world), fixed=fixed)
 
     def episode_stats(self, world: int) -> dict[str, Any]:
         """Statistics of the episode: `game` (by name), `agent` and `converter` (one dict each)."""

@@ -24,6 +24,7 @@ def compute_advantage(
     *,
     truncation_values: torch.Tensor | None = None,
     bootstrap_values: torch.Tensor | None = None,
+    bootstrap_advantages: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """V-trace advantages with the λ of GAE; with ratio 1 and both clips at 1 or more, exactly GAE.
 
@@ -34,6 +35,19 @@ def compute_advantage(
 
     where `V_{t+1}` is the value of what follows step t: the next value of the sequence; where the episode ended,
     `truncation_values[t]` (0 after a terminal); after the last step, `bootstrap_values`.
+
+    The segments of an `Experience` follow one another, row by row. Over them, one by one, the call is::
+
+        compute_advantage(
+            experience.values, experience.rewards, experience.dones,
+            torch.ones_like(experience.values), torch.zeros_like(experience.values),
+            gamma, gae_lambda, vtrace_rho_clip, vtrace_c_clip, device,
+            truncation_values=experience.truncation_values,
+            bootstrap_values=experience.following_values(),
+        )
+
+    where the sum stops at the end of each segment; `compute_advantages(experience, gamma, gae_lambda)` lets it run on to
+    the end of the batch. Without the two keywords every end, a segment's included, is worth 0: the estimate is biased.
 
     Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation"
     (arXiv:1506.02438); Espeholt et al. 2018, "IMPALA" (arXiv:1802.01561).
@@ -52,6 +66,7 @@ def compute_advantage(
         truncation_values: float `[S, T]`: value of the final observation where an episode was cut off, 0 after
             terminals; None: every end is terminal. Read only where `dones`.
         bootstrap_values: float `[S]`: value of what follows the last step; None: 0.
+        bootstrap_advantages: float `[S]`: A of the step that follows the last one; None: 0.
 
     Returns:
         `advantages` itself where it lies on `device`, else a copy there.
@@ -82,6 +97,8 @@ def compute_advantage(
         following = torch.where(ended, at_end, following)
         deltas = ratio.clamp(max=vtrace_rho_clip) * (r + gamma * following - v)
         decay = gamma * gae_lambda * ratio.clamp(max=vtrace_c_clip) * ~ended
+        if bootstrap_advantages is not None:
+            deltas[:, -1] += decay[:, -1] * bootstrap_advantages.to(target)
         advantages.copy_(_accumulate_backwards(deltas, decay))
         return advantages.to(target)
 

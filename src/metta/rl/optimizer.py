@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from metta.agent.core import LSTMLayer
-from metta.agent.metta_agent import MettaAgent
+from metta.agent.policy import Policy
+from metta.rl.distributed import any_rank
+from metta.rl.muon import MuonWithAdam, hidden_matrices
 from metta.rl.trainer_config import OptimizerConfig
 
 MUON_MOMENTUM = 0.95
 """Momentum that Muon's author recommends."""
-
-_MUON_OPTIONS = (
-    "lr",
-    "weight_decay",
-    "momentum",
-    "nesterov",
-    "ns_coefficients",
-    "eps",
-    "ns_steps",
-    "adjust_lr_fn",
-)
 
 
 def make_optimizer(agent: nn.Module, config: OptimizerConfig | None = None) -> torch.optim.Optimizer:
@@ -66,122 +56,190 @@ def make_optimizer(agent: nn.Module, config: OptimizerConfig | None = None) -> t
     )
 
 
-def hidden_matrices(agent: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
-    """The weights that Muon is meant for, each with the number of matrices stacked in it.
+class Optimizer(torch.optim.Optimizer):
+    """The optimizer of the documented training loop: one call leads from a loss to new weights.
 
-    They have two or more dimensions and belong neither to the first layer nor to an output layer. In a `MettaAgent`
-    the token layer (an embedding table) comes first, and the last layer of each head gives outputs. In any other
-    module the first and the last such weight are left out, and every `nn.Embedding`.
-    """
-    outer: set[int] = set()
-    gates: set[int] = set()
-    if isinstance(agent, MettaAgent):
-        outer.update(id(p) for p in agent.encoder.tokens.parameters())
-        for head in (agent.action_head, agent.value_head):
-            outer.update(id(p) for p in head.layers[-1].parameters())
-    else:
-        outer.update(id(m.weight) for m in agent.modules() if isinstance(m, nn.Embedding))
-        matrices = [p for p in agent.parameters() if p.ndim >= 2 and id(p) not in outer]
-        outer.update(id(p) for p in (*matrices[:1], *matrices[-1:]))
-    for module in agent.modules():
-        if isinstance(module, LSTMLayer | nn.LSTM):
-            gates.update(id(p) for p in module.parameters())
-    for p in agent.parameters():
-        if p.ndim >= 2 and id(p) not in outer:
-            yield p, 4 if id(p) in gates else 1
-
-
-class MuonWithAdam(torch.optim.Optimizer):
-    """Muon for hidden matrices and Adam for all else, as one optimizer.
-
-    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": the momentum of a matrix is
-    replaced by the nearest semi-orthogonal matrix, so that every direction moves equally far. Embeddings, first
-    layer, outputs, biases and gains stay with Adam; convolution kernels count as matrices `[out, rest]`, and stacked
-    matrices (the gates of an LSTM) are orthogonalised one by one, as he prescribes. The updates are scaled to the
-    root mean square that Adam's have (Liu et al. 2025, arXiv:2502.16982), so that one learning rate serves both.
-
-    The groups `param_groups[0]` (Muon) and `[1]` (Adam) carry the key `use_muon`; schedulers, `state_dict` and
-    `load_state_dict` treat them like those of any optimizer.
+    It is a torch optimizer too, so whatever takes one takes it: `make_lr_scheduler`, `save_checkpoint`, `train_ppo`.
+    Defaults not stated here are those of `OptimizerConfig`.
 
     Args:
-        matrices: parameters of two or more dimensions, each with the number of matrices stacked in it.
-        others: the rest; may be empty.
-        muon: options of `torch.optim.Muon`.
-        adam: options of `torch.optim.Adam`.
+        optimizer_type: "adam" or "muon".
+        policy: its trainable weights are updated. A `clip_range` in its config clamps the gradients of every loss.
+        learning_rate: step size.
+        betas: Adam's decays of the first and the second moment.
+        eps: Adam's denominator offset.
+        weight_decay: L2 pull to zero (Adam), decoupled decay (Muon).
+        max_grad_norm: longest gradient of one update; 0 = no clipping.
+
+    Attributes:
+        num_updates: updates made so far.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an unknown type, a number out of range, or Muon for a policy without hidden matrices.
     """
 
     def __init__(
         self,
-        matrices: Sequence[tuple[nn.Parameter, int]],
-        others: Sequence[nn.Parameter],
+        optimizer_type: Literal["adam", "muon"] = "adam",
         *,
-        muon: dict[str, Any],
-        adam: dict[str, Any],
+        policy: Policy,
+        learning_rate: float | None = None,
+        betas: tuple[float, float] | None = None,
+        eps: float | None = None,
+        weight_decay: float | None = None,
+        max_grad_norm: float = 0.5,
     ) -> None:
-        options = {"adjust_lr_fn": "match_rms_adamw", **muon}
-        parameters, stacked = [p for p, _ in matrices], [count for _, count in matrices]
-        (muon_group,) = torch.optim.Muon([_matrices(p)[0] for p in parameters], **options).param_groups
-        groups = [{**muon_group, "params": parameters, "stacked": stacked, "use_muon": True}]
-        self._adam: torch.optim.Adam | None = None
-        if others:
-            self._adam = torch.optim.Adam(others, **adam)
-            groups.append({**self._adam.param_groups[0], "use_muon": False})
-        super().__init__(groups, {})
+        if not isinstance(policy, nn.Module):
+            raise ValueError(f"policy is a {type(policy).__name__}, which has no weights: pass an agent.")
+        if not max_grad_norm >= 0:
+            raise ValueError(f"max_grad_norm={max_grad_norm}; give a length, or 0 for no clipping.")
+        beta1, beta2 = betas or (None, None)
+        stated = {
+            "learning_rate": learning_rate,
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        config = {name: value for name, value in stated.items() if value is not None}
+        self._inner = make_optimizer(
+            policy, OptimizerConfig.model_validate({"type": optimizer_type, **config})
+        )
+        self._policy = policy
+        self._max_grad_norm = max_grad_norm
+        self._accumulated = 0
+        self.num_updates = 0
+        super().__init__(self._inner.param_groups, {})
+        self._link()
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient.
+    def _link(self) -> None:
+        """Share groups and state with the optimizer that does the work."""
+        self.param_groups = self._inner.param_groups
+        self.state = self._inner.state
+
+    def step(  # type: ignore[override]
+        self, loss: torch.Tensor | None = None, epoch: int | None = None, accumulate_steps: int = 1
+    ) -> dict[str, float]:
+        """Take a loss into account, and with the last of `accumulate_steps` of them update the weights.
+
+        The gradient of an update is the mean over the losses since the last one; it is clipped to `max_grad_norm`. After the
+        update the gradients are cleared, and the policy does what is due after one (`after_update`).
 
         Args:
-            closure: evaluates the loss anew; None: the gradients are there.
+            loss: a scalar with its graph. None: the gradients are there already, as for any torch optimizer, and the
+                weights are updated by them as they are.
+            epoch: batches so far, named in errors; None: not named.
+            accumulate_steps: losses for one update.
 
         Returns:
-            The closure's loss.
+            `grad_norm` (before clipping), `learning_rate` and, on the agent's analysis ticks, its weight statistics; {}
+            where no update was made, or without a loss.
+
+        Raises:
+            ValueError: `accumulate_steps` is not positive.
+            FloatingPointError: the loss or the gradient is not finite, in this process or another that trains with it. The
+                weights are left alone and the gradients are dropped.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            if group["use_muon"]:
-                self._step_muon(group)
-        if self._adam is not None:
-            # Linked anew each time, because load_state_dict replaces both.
-            self._adam.param_groups = [group for group in self.param_groups if not group["use_muon"]]
-            self._adam.state = self.state
-            self._adam.step()
-        return loss
+        if accumulate_steps < 1:
+            raise ValueError(f"accumulate_steps={accumulate_steps}; update after 1 loss or more.")
+        if loss is None:
+            self._inner.step()
+            return {}
+        where = "" if epoch is None else f" in epoch {epoch}"
+        try:
+            check_finite(loss.detach(), f"the loss{where}")
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._accumulated += 1
+            if self._accumulated < accumulate_steps:
+                return {}
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            if self._accumulated > 1:
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(self._accumulated)
+            grad_norm = clip_and_step(self._inner, parameters, self._max_grad_norm, where)
+        except FloatingPointError:
+            self.zero_grad()
+            raise
+        self.zero_grad()
+        self.num_updates += 1
+        rate = float(self.param_groups[0]["lr"])
+        return {"grad_norm": grad_norm, "learning_rate": rate, **self._policy.after_update(self.num_updates)}
 
-    def _step_muon(self, group: dict[str, Any]) -> None:
-        """One step of torch's Muon over views of the parameters as matrices; their momentum is kept here, whole."""
-        views: list[torch.Tensor] = []
-        momenta: list[torch.Tensor] = []
-        for parameter, stacked in zip(group["params"], group["stacked"], strict=True):
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            momenta += _matrices(state["momentum_buffer"], stacked)
-            for view, gradient in zip(
-                _matrices(parameter, stacked), _matrices(parameter.grad, stacked), strict=True
-            ):
-                view.grad = gradient
-                views.append(view)
-        if not views:
-            return
-        muon = torch.optim.Muon(views, **{name: group[name] for name in _MUON_OPTIONS})
-        for view, momentum in zip(views, momenta, strict=True):
-            muon.state[view] = {"momentum_buffer": momentum}
-        muon.step()  # type: ignore[no-untyped-call]
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, accumulated ones too."""
+        self._accumulated = 0
+        self._inner.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the torch optimizer, the number of updates, and the gradients of an update under way."""
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        return {
+            **self._inner.state_dict(),
+            "num_updates": self.num_updates,
+            "accumulated": self._accumulated,
+            "gradients": gradients if self._accumulated else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from `state_dict`, or from that of the same optimizer made with `make_optimizer`."""
+        self._inner.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
+        self._link()
+        self.zero_grad()
+        self.num_updates = state_dict.get("num_updates", 0)
+        self._accumulated = state_dict.get("accumulated", 0)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for parameter, gradient in zip(parameters, state_dict.get("gradients", ()), strict=False):
+            parameter.grad = None if gradient is None else gradient.to(parameter, copy=True)
 
 
-def _matrices(tensor: torch.Tensor, stacked: int = 1) -> list[torch.Tensor]:
-    """`[stacked * out, ...]` as so many `[out, rest]` that share its memory."""
-    return list(tensor.detach().view(len(tensor), -1).chunk(stacked))
+def check_finite(number: torch.Tensor, what: str, details: str = "") -> None:
+    """Stop before a number that is not finite spoils the weights, in all processes that train together.
+
+    Args:
+        number: a scalar, of this process.
+        what: its name.
+        details: what else is known.
+
+    Raises:
+        FloatingPointError: it is not finite here, or in another process.
+    """
+    broken = not bool(torch.isfinite(number))
+    if any_rank(broken):
+        value = (
+            f"{what} is not finite ({details or float(number)})"
+            if broken
+            else f"{what} of another process is not finite"
+        )
+        raise FloatingPointError(
+            f"{value} and the weights were left alone: lower the learning rate or look for extreme rewards."
+        )
+
+
+def clip_and_step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Iterable[nn.Parameter],
+    max_grad_norm: float,
+    where: str = "",
+) -> float:
+    """Clip the gradients that are there to a common norm, and update the weights by them.
+
+    Args:
+        optimizer: of the parameters.
+        parameters: whose gradients count.
+        max_grad_norm: the longest; 0 = any.
+        where: added to the message.
+
+    Returns:
+        The gradient's norm before clipping.
+
+    Raises:
+        FloatingPointError: it is not finite, here or in another process; no weight has changed.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+    check_finite(norm, f"the gradient's norm with a finite loss{where}")
+    optimizer.step()
+    return float(norm)
 
 
 class _Schedule:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
-from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
-from metta.mettagrid.vec import EpisodeOutcome, StepBatch
+from metta.common.stopwatch import NullStopwatch, Stopwatch
+from metta.mettagrid.env import MettaGridEnv
+from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
 from metta.rl.experience import Experience
 from metta.rl.types import BatchInfo
 
-if TYPE_CHECKING:
-    from metta.agent.metta_agent import MettaAgent
 
-
-def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = None) -> BatchInfo:
+def rollout(experience: Experience, agent: Policy, num_steps: int | None = None) -> BatchInfo:
     """Collect experience by letting the agent act in the experience's environment.
 
     With `async_factor` > 1 and several worlds, the worlds form that many groups: while the agent acts for one, a
@@ -48,8 +49,92 @@ def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = N
             f"num_steps={wanted} but the batch takes 1 to {remaining} more agent steps: "
             "collect fewer, or make the experience with a larger batch_size."
         )
+    timer = Stopwatch()
+    num_env_steps = -(-wanted // experience.num_rows)
     with torch.no_grad():
-        return _Collector(experience, agent).run(-(-wanted // experience.num_rows))
+        episodes = _Collector(experience, agent, experience.config.async_factor, timer).run(num_env_steps)
+    return BatchInfo(
+        total_env_steps=num_env_steps * experience.num_rows,
+        episode_returns=[episode.score for episode in episodes],
+        episode_lengths=[episode.length for episode in episodes],
+        episodes=episodes,
+        env_seconds=timer.get_elapsed("env"),
+        inference_seconds=timer.get_elapsed("inference"),
+    )
+
+
+def perform_rollout_step(
+    agent: Policy,
+    env: MettaGridEnv | VecEnv,
+    experience: Experience,
+    device: torch.device | str,
+    timer: Stopwatch | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Let the agent act once in every world, and store what came of it.
+
+        while not experience.ready_for_training:
+            num_steps, info = perform_rollout_step(agent, env, experience, device, timer)
+            accumulate_rollout_stats(info, stats)
+
+    Many calls collect what one `rollout` does, and both can take turns. All worlds are stepped together: with one step at a
+    time there is nothing that `async_factor` could do meanwhile.
+
+    Args:
+        agent: acts, sampling from its policy.
+        env: the experience's environment.
+        experience: is filled from where it stopped; a batch that is complete or was trained on gives way to a new one.
+        device: the agent's.
+        timer: its clocks "env" and "inference" run while the one and the other is at work; None: nothing is timed.
+
+    Returns:
+        Agent steps made, and the `episode_info` of the episodes that ended.
+
+    Raises:
+        ValueError: another environment than the experience's, or another device than the agent's.
+    """
+    if (env.vec if isinstance(env, MettaGridEnv) else env) is not experience.env:
+        raise ValueError(
+            "env is not the environment that the experience was made with: pass that one, or make an experience for this."
+        )
+    if torch.device(str(device)).type != agent.device.type:
+        raise ValueError(f"device is {device} but the agent lies on {agent.device}: pass the agent's device.")
+    with torch.no_grad():
+        episodes = _Collector(experience, agent, 1, timer or NullStopwatch()).run(1)
+    return experience.num_rows, episode_info(episodes)
+
+
+def episode_info(episodes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
+    """What episodes amounted to, for `accumulate_rollout_stats`.
+
+    Args:
+        episodes: of a rollout, for instance `BatchInfo.episodes`; there may be none.
+
+    Returns:
+        {} or lists with a number per episode: `episode/score` (mean over the agents of their total reward),
+        `episode/length` (steps) and `episode/truncated`; the score under `task/NAME`; under `game/NAME` and `agent/NAME`
+        the engine's statistics, the latter averaged over the agents. Those have a number only where they were counted.
+    """
+    info: dict[str, Any] = {}
+    for episode in episodes:
+        agents = episode.stats.get("agent", [])
+        totals: dict[str, float] = defaultdict(float)
+        for stats in agents:
+            for name, value in stats.items():
+                totals[name] += float(value) / len(agents)
+        groups: dict[str, Mapping[str, float]] = {
+            "episode": {
+                "score": episode.score,
+                "length": episode.length,
+                "truncated": episode.truncated,
+            },
+            "task": {episode.task: episode.score},
+            "game": episode.stats.get("game", {}),
+            "agent": totals,
+        }
+        for group, numbers in groups.items():
+            for name, value in numbers.items():
+                info.setdefault(group, {}).setdefault(name, []).append(float(value))
+    return info
 
 
 @dataclass
@@ -65,23 +150,23 @@ class _Group:
 class _Collector:
     """One rollout: acts for group after group, while the others are stepped."""
 
-    def __init__(self, experience: Experience, agent: MettaAgent) -> None:
+    def __init__(self, experience: Experience, agent: Policy, num_groups: int, timer: Stopwatch) -> None:
         self.experience = experience
         self.agent = agent
         self.env = experience.env
         self.config = experience.config
         self.device = experience.device
+        self.timer = timer
         self.episodes: list[EpisodeOutcome] = []
-        self.env_seconds = self.inference_seconds = 0.0
-        state = experience.begin()
+        state = experience.begin(self._value)
         agents = experience.num_rows // self.env.num_worlds
         self.groups = []
-        for worlds in _split(self.env.num_worlds, self.config.async_factor):
+        for worlds in _split(self.env.num_worlds, num_groups):
             rows = slice(worlds.start * agents, worlds.stop * agents)
             self.groups.append(_Group(worlds, rows, state.index(rows)))
 
-    def run(self, num_env_steps: int) -> BatchInfo:
-        """Step every world so many times."""
+    def run(self, num_env_steps: int) -> list[EpisodeOutcome]:
+        """Step every world so many times; gives the episodes that ended."""
         end = self.experience.position + num_env_steps
         with ExitStack() as stack:
             worker = None
@@ -94,56 +179,49 @@ class _Collector:
             for group in self.groups:
                 self._collect(group, end - 1)
         self._finish(end)
-        return BatchInfo(
-            total_env_steps=num_env_steps * self.experience.num_rows,
-            episode_returns=[episode.score for episode in self.episodes],
-            episode_lengths=[episode.length for episode in self.episodes],
-            episodes=self.episodes,
-            env_seconds=self.env_seconds,
-            inference_seconds=self.inference_seconds,
-        )
+        return self.episodes
 
     def _act(self, group: _Group, position: int) -> npt.NDArray[np.int64]:
-        rows, start = group.rows, perf_counter()
-        seen = self.env.observations[rows]
-        observations = torch.from_numpy(seen if self.config.zero_copy else seen.copy()).to(self.device)
-        starts = self.env.starts[rows]
-        if starts.any():
-            group.state.zero_(torch.from_numpy(starts).to(self.device))
-        if position % self.experience.horizon == 0:
-            self.experience.store_start(position, rows, group.state)
-        parts = [
-            self.agent.act(
-                observations[part], group.state.index(part), generator=self.experience.action_generator
-            )
-            for part in _split_size(rows.stop - rows.start, self.config.forward_pass_minibatch_target_size)
-        ]
-        group.state = _join([out.state for out in parts])
-        actions = torch.cat([out.actions for out in parts])
-        logprobs = torch.cat([out.logprobs for out in parts])
-        values = torch.cat([out.values for out in parts])
-        self.experience.store_action(position, rows, observations, actions, logprobs, values)
-        chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
-        self.inference_seconds += perf_counter() - start
+        with self.timer("inference"):
+            rows = group.rows
+            seen = self.env.observations[rows]
+            observations = torch.from_numpy(seen if self.config.zero_copy else seen.copy()).to(self.device)
+            starts = self.env.starts[rows]
+            if starts.any():
+                group.state.zero_(torch.from_numpy(starts).to(self.device))
+            if position % self.experience.horizon == 0:
+                self.experience.store_start(position, rows, group.state)
+            parts = [
+                self.agent.act(
+                    observations[part], group.state.index(part), generator=self.experience.action_generator
+                )
+                for part in _split_size(
+                    rows.stop - rows.start, self.config.forward_pass_minibatch_target_size
+                )
+            ]
+            group.state = _join([out.state for out in parts])
+            actions = torch.cat([out.actions for out in parts])
+            logprobs = torch.cat([out.logprobs for out in parts])
+            values = torch.cat([out.values for out in parts])
+            self.experience.store_action(position, rows, observations, actions, logprobs, values)
+            chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
         return chosen
 
     def _step(self, worker: ThreadPoolExecutor | None, group: _Group, actions: npt.NDArray[np.int64]) -> None:
         """Have the group's worlds stepped: by the worker, or here and now."""
-        start = perf_counter()
-        if worker is not None:
-            group.pending = worker.submit(self.env.step, actions, group.worlds)
-        else:
-            group.pending = Future()
-            group.pending.set_result(self.env.step(actions, group.worlds))
-        self.env_seconds += perf_counter() - start
+        with self.timer("env"):
+            if worker is not None:
+                group.pending = worker.submit(self.env.step, actions, group.worlds)
+            else:
+                group.pending = Future()
+                group.pending.set_result(self.env.step(actions, group.worlds))
 
     def _collect(self, group: _Group, position: int) -> None:
         if group.pending is None:
             return
-        start = perf_counter()
-        batch = group.pending.result()
+        with self.timer("env"):
+            batch = group.pending.result()
         group.pending = None
-        self.env_seconds += perf_counter() - start
         # An episode may end for some agents of a world by a terminal; for the rest of them it is cut off.
         ended = np.zeros_like(batch.terminals)
         ended[batch.final_rows - group.rows.start] = True
@@ -159,19 +237,20 @@ class _Collector:
         self.episodes += batch.episodes
 
     def _value(self, observations: torch.Tensor, state: PolicyState) -> torch.Tensor:
-        start = perf_counter()
-        values = [
-            self.agent.value(observations[part], state.index(part))
-            for part in _split_size(len(observations), self.config.forward_pass_minibatch_target_size)
-        ]
-        self.inference_seconds += perf_counter() - start
-        return torch.cat(values)
+        with self.timer("inference"):
+            values = [
+                self.agent.value(observations[part], state.index(part))
+                for part in _split_size(len(observations), self.config.forward_pass_minibatch_target_size)
+            ]
+            return torch.cat(values)
 
     def _finish(self, end: int) -> None:
         state = _join([group.state for group in self.groups])
-        # A row whose episode just ended is not bootstrapped, so its value here is never read.
-        observations = torch.from_numpy(self.env.observations).to(self.device)
-        self.experience.finish(end, state, self._value(observations, state))
+        values = None
+        if end % self.experience.horizon == 0:
+            # A row whose episode just ended is not bootstrapped, so its value here is never read.
+            values = self._value(torch.from_numpy(self.env.observations).to(self.device), state)
+        self.experience.finish(end, state, values)
 
 
 def _join(states: list[PolicyState]) -> PolicyState:

@@ -91,10 +91,28 @@ class ExperienceConfig(Config):
         return self
 
 
+def due(epoch: int, interval: int) -> bool:
+    """Whether it is time for something that happens every so often: what all the intervals below mean.
+
+    Args:
+        epoch: batches trained on so far, or whatever else the loop counts in.
+        interval: as configured; 0 = never.
+
+    Returns:
+        Whether `epoch` is a multiple of the interval; 0 is one.
+
+    Raises:
+        ValueError: a negative interval.
+    """
+    if interval < 0:
+        raise ValueError(f"interval={interval}; give the epochs from one time to the next, or 0 for never.")
+    return interval > 0 and epoch % interval == 0
+
+
 class CheckpointConfig(Config):
     """When a run saves, and where.
 
-    The intervals count in whatever unit the loop passes to `save_checkpoint`: the documented loops count
+    The intervals count in whatever unit the loop passes to `save_checkpoint` and `due`: the documented loops count
     epochs (one batch each). 0 = never, unless forced.
     """
 
@@ -109,6 +127,125 @@ class SimulationConfig(Config):
     evaluate_interval: int = Field(300, ge=0, description="Between evaluations.")
     replay_interval: int = Field(300, ge=0, description="Between saved replays.")
     replay_dir: str = Field("", description='Folder of the replays; "" is the current one.')
+
+
+class PrioritizedExperienceReplayConfig(Config):
+    """Which segments of a batch are trained on (Schaul et al. 2016, arXiv:1511.05952); read by `Experience.sample_minibatch`.
+
+    A segment's priority is the mean size of its advantages. It is drawn with a probability proportional to
+    `priority ** prio_alpha`, and its part of the loss is weighted with `(1 / probability) ** beta` to make up for that.
+    """
+
+    prio_alpha: float = Field(0.0, ge=0, description="0: all alike, each once in a pass; 1: in proportion.")
+    prio_beta0: float = Field(
+        0.6, ge=0, le=1, description="beta at first; it rises to 1 at the end of the run."
+    )
+
+
+class VTraceConfig(Config):
+    """How far the importance ratio counts (Espeholt et al. 2018, arXiv:1802.01561); see `compute_advantage`."""
+
+    vtrace_rho_clip: float = Field(1.0, gt=0, description="Largest weight of a surprise.")
+    vtrace_c_clip: float = Field(
+        1.0, gt=0, description="Largest weight with which later surprises reach back."
+    )
+
+
+class KickstartTeacherConfig(Config):
+    """One teacher and the weight of its terms; see `KickstartConfig`."""
+
+    teacher_uri: str = Field(
+        description="A saved policy: a path, or what PolicyStore.policy_record understands."
+    )
+    action_loss_coef: float = Field(1, ge=0, description="Weight of the divergence from its actions.")
+    value_loss_coef: float = Field(1, ge=0, description="Weight of the distance from its values.")
+
+
+class KickstartConfig(Config):
+    """Learning from teachers at first (Schmitt et al. 2018, arXiv:1803.03835); read by `Kickstarter`.
+
+    All weights stay whole for the first `(1 - anneal_ratio) * kickstart_steps` agent steps of the run, then fall
+    linearly to reach 0 at `kickstart_steps`, from where on the teachers are silent.
+    """
+
+    teacher_uri: str | None = Field(
+        None, description="The teacher, as in KickstartTeacherConfig; None: no such one."
+    )
+    action_loss_coef: float = Field(1, ge=0, description="Weight of the divergence from its actions.")
+    value_loss_coef: float = Field(1, ge=0, description="Weight of the distance from its values.")
+    anneal_ratio: float = Field(
+        0.65, ge=0, le=1, description="Share of kickstart_steps over which they fall."
+    )
+    kickstart_steps: int = Field(
+        1_000_000_000, gt=0, description="Agent steps after which the teachers are silent."
+    )
+    additional_teachers: list[KickstartTeacherConfig] = Field(
+        default_factory=list, description="Teachers besides teacher_uri, with weights of their own."
+    )
+
+    @property
+    def teachers(self) -> list[KickstartTeacherConfig]:
+        """All of them."""
+        first = []
+        if self.teacher_uri is not None:
+            first = [
+                KickstartTeacherConfig(
+                    teacher_uri=self.teacher_uri,
+                    action_loss_coef=self.action_loss_coef,
+                    value_loss_coef=self.value_loss_coef,
+                )
+            ]
+        return first + self.additional_teachers
+
+
+class InitialPolicyConfig(Config):
+    """Which saved policy a run starts from; read by `load_initial_policy`."""
+
+    uri: str | None = Field(
+        None, description="A policy or a folder of them, for PolicyStore; None: a new agent."
+    )
+    type: Literal["latest", "top"] = Field(
+        "latest", description="Which of a folder: the newest, or the best."
+    )
+    metric: str = Field("score", description="What is best: a number in the policies' metadata.")
+
+
+class TorchProfilerConfig(Config):
+    """When a run profiles itself, and where; read by `TorchProfiler`."""
+
+    interval_epochs: int = Field(0, ge=0, description="Between profiled epochs, as in `due`; 0 = never.")
+    profile_dir: str = Field("", description='Folder of the profiles; "" is the current one.')
+
+
+class TrainerConfig(ExperienceConfig):
+    """A whole training run: the sizes of `ExperienceConfig`, and a config for each part.
+
+    It stands wherever an `ExperienceConfig` is asked for.
+    """
+
+    total_timesteps: int = Field(
+        10_000_000, gt=0, description="Agent steps of the run; also the clock of the schedules."
+    )
+    anneal_lr: bool = Field(True, description="Whether the learning rate falls to 0; see make_lr_scheduler.")
+    lr_schedule: Literal["linear", "cosine"] = Field("linear", description="Shape of its way down.")
+    warmup_steps: int = Field(0, ge=0, description="Agent steps over which the rate first rises.")
+    accumulate_steps: int = Field(
+        1,
+        gt=0,
+        description="Minibatches per update, for Optimizer.step: their mean gradient makes one update.",
+    )
+
+    ppo: PPOConfig = PPOConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    simulation: SimulationConfig = SimulationConfig()
+    prioritized_experience_replay: PrioritizedExperienceReplayConfig = PrioritizedExperienceReplayConfig()
+    vtrace: VTraceConfig | None = Field(
+        VTraceConfig(), description="Correct advantages for the policy's change; None: they stay as computed."
+    )
+    kickstart: KickstartConfig = KickstartConfig()
+    initial_policy: InitialPolicyConfig = InitialPolicyConfig()
+    profiler: TorchProfilerConfig = TorchProfilerConfig()
 
 
 def _nearest_multiple(number: int, of: int) -> int:

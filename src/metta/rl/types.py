@@ -47,10 +47,15 @@ class Minibatch:
         actions: int64 `[B, T, 2]`.
         logprobs: float32 `[B, T]`, of the actions when they were taken.
         values: float32 `[B, T]`, estimated when they were taken.
+        rewards: float32 `[B, T]`.
         dones: bool `[B, T]`, the episode ended at that step.
+        truncation_values: float32 `[B, T]`, where the episode was cut off, the value of what was seen last; else 0.
         advantages: float32 `[B, T]`.
         returns: float32 `[B, T]`, advantages + values, the value targets.
+        following_values: float32 `[B]`, value of what came after each segment.
+        following_advantages: float32 `[B]`, advantage of the step after each segment; 0 after the end of the batch.
         start_state: the recurrent state before the first observation.
+        weights: float32 `[B]`, how much each segment counts, 1 on average; None: all alike.
     """
 
     indices: torch.Tensor
@@ -58,16 +63,21 @@ class Minibatch:
     actions: torch.Tensor
     logprobs: torch.Tensor
     values: torch.Tensor
+    rewards: torch.Tensor
     dones: torch.Tensor
+    truncation_values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    following_values: torch.Tensor
+    following_advantages: torch.Tensor
     start_state: PolicyState
+    weights: torch.Tensor | None = None
 
 
 STATE_FILE = "training_state.safetensors"
 """Name of the file that `TrainingState.save` writes."""
 
-_STATE_KIND = "metta-training-state-1"
+_STATE_KIND = "metta-training-state-2"
 
 
 @dataclass
@@ -87,6 +97,9 @@ class TrainingState:
             there, so that the folder can move.
         stopwatch_state: timing so far.
         extra_args: whatever else the run needs.
+        rank_state: what rank 0 alone goes on from: its experience and its teachers' memories, if they were saved.
+        world_size: how many processes trained together.
+        save_id: part of the names of the files that hold the same of the other ranks.
     """
 
     epoch: int = 0
@@ -97,6 +110,9 @@ class TrainingState:
     policy_path: str | None = None
     stopwatch_state: dict[str, Any] | None = None
     extra_args: dict[str, Any] = field(default_factory=dict)
+    rank_state: dict[str, Any] | None = None
+    world_size: int = 1
+    save_id: str = ""
 
     def save(self, checkpoint_dir: StrPath) -> str:
         """Write the state into a folder: after a crash at any moment the file there is the old or the new, whole.

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from metta.agent.metta_agent import MettaAgent
+from metta.agent.policy import Policy
+from metta.mettagrid.curriculum.base import Curriculum
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.vec import EpisodeOutcome, VecEnv, as_vec_env
+from metta.sim.fitting import fit_policy
+from metta.sim.scores import mean_score
 
 EVALUATION_SEED = 1 << 31
 """Evaluations draw their episodes from here on, far from the small seeds that people train with."""
@@ -22,7 +25,7 @@ MAX_WORLDS = 64
 
 
 def run_episodes(
-    agent: MettaAgent,
+    agent: Policy,
     env: MettaGridEnv | VecEnv,
     num_episodes: int = 10,
     *,
@@ -35,7 +38,7 @@ def run_episodes(
     policies compared with the same seed meet the same maps.
 
     Args:
-        agent: the policy of every agent.
+        agent: the policy of every agent; one from another world is fitted to this one by names.
         env: whose tasks are played.
         num_episodes: how many episodes.
         seed: of the episodes and of the sampled actions.
@@ -45,12 +48,41 @@ def run_episodes(
         The outcomes, in the order in which the episodes ended.
 
     Raises:
-        ValueError: `num_episodes` is below one, or a task has no end.
+        ValueError: `num_episodes` is below one, a task has no end, or the policy cannot be fitted.
+    """
+    source = as_vec_env(env)
+    outcomes = play_episodes(
+        agent,
+        source.curriculum.for_evaluation(),
+        num_episodes,
+        seed=seed,
+        deterministic=deterministic,
+        num_threads=source.num_threads,
+    )
+    return [outcome for _, outcome in outcomes]
+
+
+def play_episodes(
+    agent: Policy,
+    tasks: Curriculum,
+    num_episodes: int,
+    *,
+    seed: int = EVALUATION_SEED,
+    deterministic: bool = False,
+    num_threads: int = 1,
+) -> list[tuple[int, EpisodeOutcome]]:
+    """`run_episodes` on the tasks of a curriculum, which hears the outcomes.
+
+    Returns:
+        The number of each episode, from 0, and its outcome, in the order in which they ended. Episode e is the
+        (e // W)-th of world e % W among the W worlds that are stepped, min(num_episodes, MAX_WORLDS).
+
+    Raises:
+        ValueError: as `run_episodes`.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least one.")
-    source = as_vec_env(env)
-    for task in source.curriculum.tasks:
+    for task in tasks.tasks:
         if not task.config.game.longest_episode:
             raise ValueError(
                 f"task '{task.name}' never ends (max_steps and episode_lifetime are 0); set one of them to evaluate it."
@@ -58,10 +90,12 @@ def run_episodes(
     num_worlds = min(num_episodes, MAX_WORLDS)
     quota = np.full(num_worlds, num_episodes // num_worlds)
     quota[: num_episodes % num_worlds] += 1
-    worlds = VecEnv(source.curriculum.for_evaluation(), num_worlds, seed=seed, num_threads=source.num_threads)
+    worlds = VecEnv(tasks, num_worlds, seed=seed, num_threads=num_threads)
+    agent = fit_policy(agent, worlds.spec, f"task '{worlds.task_name(0)}'")
     generator = torch.Generator(device=agent.device).manual_seed(seed)
     state = agent.initial_state(worlds.num_agents)
-    outcomes: list[EpisodeOutcome] = []
+    played = [0] * num_worlds
+    outcomes: list[tuple[int, EpisodeOutcome]] = []
     was_training = agent.training
     agent.eval()
     try:
@@ -76,7 +110,8 @@ def run_episodes(
                 for outcome in worlds.step(output.actions.cpu().numpy()).episodes:
                     if quota[outcome.world]:
                         quota[outcome.world] -= 1
-                        outcomes.append(outcome)
+                        outcomes.append((outcome.world + played[outcome.world] * num_worlds, outcome))
+                        played[outcome.world] += 1
     finally:
         agent.train(was_training)
     return outcomes
@@ -90,7 +125,7 @@ class Evaluation:
         num_episodes: how many.
         mean_reward: mean over episodes of the episode's score (mean over agents of their total reward).
         std_reward: standard deviation of the scores.
-        half_interval: half the width of the 95 % interval of the mean (normal approximation).
+        half_interval: half the width of the 95 % t-interval of the mean; nan for a single episode.
         mean_length: steps.
         std_length: steps.
         stats: statistics per agent and episode, averaged; by the engine's names.
@@ -118,7 +153,7 @@ def summarize(outcomes: Sequence[EpisodeOutcome]) -> Evaluation:
         raise ValueError("there are no episodes to summarize; play at least one.")
     scores = np.array([outcome.score for outcome in outcomes])
     lengths = np.array([outcome.length for outcome in outcomes], dtype=np.float64)
-    spread = float(scores.std(ddof=1)) if len(scores) > 1 else math.nan
+    half = mean_score(scores.tolist()).half_interval
     totals: dict[str, float] = defaultdict(float)
     for outcome in outcomes:
         agents = outcome.stats.get("agent", [])
@@ -129,14 +164,14 @@ def summarize(outcomes: Sequence[EpisodeOutcome]) -> Evaluation:
         num_episodes=len(outcomes),
         mean_reward=float(scores.mean()),
         std_reward=float(scores.std()),
-        half_interval=1.96 * spread / math.sqrt(len(scores)),
+        half_interval=math.nan if half is None else half,
         mean_length=float(lengths.mean()),
         std_length=float(lengths.std()),
         stats={name: total / len(outcomes) for name, total in sorted(totals.items())},
     )
 
 
-def eval_policy(agent: MettaAgent, env: MettaGridEnv | VecEnv, num_episodes: int = 10) -> dict[str, float]:
+def eval_policy(agent: Policy, env: MettaGridEnv | VecEnv, num_episodes: int = 10) -> dict[str, float]:
     """Evaluate a policy on the tasks of an environment. Neither the environment nor a training on it is disturbed.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metta.mettagrid.config import EnvConfig, MapBuilderConfig
-from metta.mettagrid.registry import SIMPLE, get_env_config
+from metta.mettagrid.config import EnvConfig
+from metta.mettagrid.map.config import MapBuilderConfig, MapConfig
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,25 @@ class SingleTaskCurriculum:
         """Nothing to restore."""
 
 
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """See to it that there are tasks and that they can be told apart.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not tasks:
+        raise ValueError("a curriculum needs at least one task; scenes is empty.")
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"more than one task is called {', '.join(twice)}; give each its own name.")
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first few of some names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 class MultiTaskCurriculum:
     """Draws each episode's task at random, and keeps count of the outcomes.
 
@@ -88,11 +107,7 @@ class MultiTaskCurriculum:
     """
 
     def __init__(self, tasks: Sequence[Task], weights: Sequence[float] | None = None) -> None:
-        if not tasks:
-            raise ValueError("a curriculum needs at least one task; scenes is empty.")
-        names = [task.name for task in tasks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the tasks are called {', '.join(names)}; give each its own name.")
+        check_tasks(tasks)
         chances = np.ones(len(tasks)) if weights is None else np.asarray(weights, dtype=np.float64)
         if (
             chances.shape != (len(tasks),)
@@ -144,45 +159,55 @@ class MultiTaskCurriculum:
         self._score_sums = list(state["score_sums"])
 
 
-Scene = str | EnvConfig | MapBuilderConfig | Task
+Scene = str | EnvConfig | MapConfig | Task
 
 
-def make_curriculum(env_path: str = SIMPLE, scenes: Sequence[Scene] | None = None) -> Curriculum:
+def make_curriculum(
+    env_path: str = "/env/mettagrid/simple", scenes: Sequence[Scene] | None = None
+) -> Curriculum:
     """A curriculum over one environment or over several scenes.
 
     Args:
-        env_path: name of a registered environment.
-        scenes: what to alternate between, each drawn equally often: names of registered environments,
-            complete environments, tasks, or map builders (the environment at `env_path` on that map). None: only `env_path`.
+        env_path: name of a registered environment or curriculum.
+        scenes: what to alternate between, each drawn equally often: names of registered environments, complete
+            environments, tasks, or map builders (the environment at `env_path` on that map). None: what `env_path` names.
 
     Raises:
         ValueError: an unknown name (close matches are listed), or no scenes in the list.
     """
-    base = get_env_config(env_path)
+    # Imported late: the registry's ready-made curricula are made of the classes here.
+    from metta.mettagrid.registry import get_curriculum, get_env_config
+
     if scenes is None:
-        return SingleTaskCurriculum(base, env_path)
-    return MultiTaskCurriculum([_task(scene, place, env_path, base) for place, scene in enumerate(scenes)])
+        return get_curriculum(env_path)
+    base = get_env_config(env_path)
+    tasks = []
+    for place, scene in enumerate(scenes):
+        if isinstance(scene, Task):
+            tasks.append(scene)
+        elif isinstance(scene, str):
+            tasks.append(Task(scene, get_env_config(scene)))
+        elif isinstance(scene, EnvConfig):
+            tasks.append(Task(f"scene_{place}", scene))
+        else:
+            tasks.append(Task(f"{env_path}#{place}", on_map(base, scene)))
+    return MultiTaskCurriculum(tasks)
 
 
-def _task(scene: Scene, place: int, env_path: str, base: EnvConfig) -> Task:
-    if isinstance(scene, Task):
-        return scene
-    if isinstance(scene, str):
-        return Task(scene, get_env_config(scene))
-    if isinstance(scene, EnvConfig):
-        return Task(f"scene_{place}", scene)
-    # Whatever the map leaves open follows the environment; the size and agents that it states count for the game too.
-    game = base.game.model_dump(exclude_unset=True)
-    stated = scene.model_fields_set
-    if scene.type == "Random":
-        rest = base.map_builder.model_dump(
+def on_map(config: EnvConfig, scene: MapConfig) -> EnvConfig:
+    """An environment on another map.
+
+    Whatever the map leaves open follows the environment; the size and agents that it states count for the game too. A
+    `Random` map on an environment with one keeps that one's border, objects and seed unless it states others.
+    """
+    game = config.game.model_dump(exclude_unset=True)
+    config.follow(game, scene.model_dump(exclude_unset=True), ())
+    field = config.map_builder
+    if scene.type == "Random" and isinstance(field, MapBuilderConfig):
+        rest = field.model_dump(
             exclude={"width", "height", "agents", "type", "ascii_map"}, exclude_unset=True
         )
         scene = MapBuilderConfig.model_validate({**rest, **scene.model_dump(exclude_unset=True)})
-    for in_game, in_builder in (("width", "width"), ("height", "height"), ("num_agents", "agents")):
-        if in_builder in stated:
-            game.pop(in_game, None)
-    config = EnvConfig.model_validate(
-        {"game": game, "objects": base.objects, "actions": base.actions, "map_builder": scene}
+    return EnvConfig.model_validate(
+        {"game": game, "objects": config.objects, "actions": config.actions, "map_builder": scene}
     )
-    return Task(f"{env_path}#{place}", config)

@@ -1,1 +1,1 @@
-"""Map builders: from a `MapBuilderConfig` and a random generator to a grid of cell names."""
+"""Maps: what kinds there are, as typed values, and the functions that draw them as grids of cell codes."""

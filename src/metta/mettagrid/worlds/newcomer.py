@@ -1,4 +1,4 @@
-"""Ready-made environments."""
+"""The newcomer's world."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What is kept of evaluations: rows in a database, reports for people."""

@@ -1,0 +1,1 @@
+"""Ready-made environments and curricula; `metta.mettagrid.registry` gives them their names."""
