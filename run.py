@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,14 +23,13 @@ from rich.console import Console
 from metta import api
 from metta.common.interrupt import StopRequest, stop_on_interrupt
 from metta.interface.console import TrainingDisplay, headline
-from metta.interface.outcome import METRICS, report_outcome
+from metta.interface.monitoring import report_outcome, start_trackers
 
 ENV = "/env/mettagrid/simple"
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
-NUM_ROWS = 256  # agents that each process steps side by side, about
 CONFIG = api.TrainerConfig(
-    batch_size=NUM_ROWS * 32,
-    minibatch_size=NUM_ROWS * 4,
+    batch_size=8192,  # of each process; about, where the agents of an environment do not divide it
+    minibatch_size=1024,
     bptt_horizon=32,
     update_epochs=2,
     async_factor=1,
@@ -54,31 +52,34 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads; one suits a busy machine.")] = 1,
     wandb: Annotated[bool, typer.Option(help="Track at Weights & Biases, offline without a key.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    folder: Annotated[Path | None, typer.Option(help="Of all runs; METTA_DATA_DIR, or runs.")] = None,
 ) -> None:
     """Train a team of agents; see scores before and after, a learning curve and a replay."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("metta").setLevel(logging.INFO)  # the engine says when it has to compile
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    with stop_on_interrupt() as stop, api.explain_lost_process():
-        train(stop, env, steps, seed, device, name, workers, wandb, tensorboard, folder)
-    api.cleanup_distributed()
+    try:
+        with stop_on_interrupt() as stop, api.explain_lost_process():
+            train(stop, env, steps, seed, device, name, workers, wandb, tensorboard, folder)
+        api.cleanup_distributed()
+    except (ValueError, OSError, api.LostProcessError) as error:
+        raise SystemExit(f"run.py: {error}") from error
 
 
 def train(
     stop: StopRequest, env: str, steps: int, seed: int, device: str, name: str, workers: int,
-    wandb: bool, tensorboard: bool, runs: Path
+    wandb: bool, tensorboard: bool, runs: Path | None
 ) -> None:  # fmt: skip
     """The whole run; a requested stop takes effect after the batch at hand."""
+    num_agents = api.make_curriculum(env).tasks[0].config.game.num_agents
     setup = api.setup_device_and_distributed(device)
     dirs = api.setup_run_directories(name or None, runs)
     console = Console(quiet=not setup.is_master)
-    num_agents = api.make_curriculum(env).tasks[0].config.game.num_agents
-    num_envs = max(8, NUM_ROWS // num_agents // 8 * 8)
+    parts = CONFIG.batch_size // CONFIG.minibatch_size
+    num_envs = max(parts, CONFIG.batch_size // CONFIG.bptt_horizon // num_agents // parts * parts)
     batch_size = num_envs * num_agents * CONFIG.bptt_horizon
-    config = settings(dirs, steps, batch_size)
-    api.save_experiment_config(dirs, setup, config, agent=AGENT, env=env, seed=seed, command=sys.argv)
+    config = settings(dirs, steps, batch_size, batch_size // parts)
     worlds = api.Environment(
         curriculum_path=env,
         num_envs=num_envs,
@@ -102,16 +103,11 @@ def train(
     }
     folder, interval = config.checkpoint.checkpoint_dir, config.checkpoint.checkpoint_interval
     agent_step, epoch, policy = api.load_checkpoint(checkpoint_dir=folder, **state)
+    api.save_experiment_config(dirs, setup, config, agent=AGENT, env=env, seed=seed, command=sys.argv)
     suite, replay, simulation = suite_for(env), api.create_replay_config(env), config.simulation
     items = worlds.spec.item_names
-    trackers: list[api.Tracker] = []
-    if setup.is_master:
-        trackers.append(api.MetricsFile(dirs.stats_dir / METRICS, resume_step=agent_step))
-        if tensorboard:
-            trackers.append(api.TensorBoardTracker(dirs.stats_dir, resume_step=agent_step))
-        if wandb:
-            trackers.append(api.initialize_wandb("metta", dirs.run_name, dirs.run_dir, config.model_dump()))
-    log = api.Trackers(trackers)
+    which = {"enabled": setup.is_master, "tensorboard": tensorboard, "wandb": wandb}
+    log = start_trackers(dirs, config, resume_step=agent_step, **which)
 
     def save(score: api.Score | None = None, *, force: bool = False) -> api.PolicyRecord | None:
         now: dict[str, Any] = {"epoch": epoch, "agent_step": agent_step, "policy_store": None, **state}
@@ -123,22 +119,24 @@ def train(
         """Scores of the suite, and rows in a database; the other processes wait meanwhile."""
         if not setup.is_master:
             return None
-        record = api.PolicyRecord(
-            Path(folder, f"checkpoint_{epoch:06d}.pt"), epoch, {"agent_step": agent_step}
-        )
+        file = Path(folder, f"checkpoint_{epoch:06d}.pt")
+        record = api.PolicyRecord(file, epoch, {"agent_step": agent_step})
         rows: dict[str, Any] = {"stats_path": dirs.stats_dir / "stats.duckdb", "record": record}
         result = api.evaluate_policy_suite(agent, suite, on_misfit="skip", **rows)
         score = result.category_scores["training"]
-        log.log({**result.metrics(), "eval/half_interval": score.half_interval or nan}, agent_step)
+        known = {} if score.half_interval is None else {"eval/half_interval": score.half_interval}
+        log.log(result.metrics() | known, agent_step)
         return score
 
+    untrained = None
     if policy is None:
         console.print(f"[bold]{env}[/], {num_envs} worlds of {num_agents} agents, on {setup}")
-        console.print(f"score before training: [bold]{evaluate()}[/] over {EVAL_EPISODES} episodes")
+        untrained = evaluate()
+        console.print(f"score before training: [bold]{untrained}[/] over {EVAL_EPISODES} episodes")
     else:
         console.print(f"going on with {dirs.run_dir} at {agent_step:,} steps")
     with TrainingDisplay(f"{env} · {dirs.run_name}", steps, agent_step, console) as display:
-        save(force=True)
+        save(untrained, force=True)
         while agent_step < steps and not api.any_rank(bool(stop)):
             with profiler.epoch(epoch), timer("total"):
                 with timer("rollout"):
@@ -157,10 +155,11 @@ def train(
             log.log(metrics, agent_step)
             display.update(agent_step, metrics.get("episode/score"), headline(metrics, items))
             judged = api.due(epoch, simulation.evaluate_interval)
-            record = save(evaluate() if judged else None, force=judged)
+            sent = wandb and api.due(epoch, config.checkpoint.wandb_checkpoint_interval)
+            record = save(evaluate() if judged else None, force=judged or sent)
             if setup.is_master and api.due(epoch, simulation.replay_interval):
                 api.generate_replay_simple(agent, replay, simulation.replay_dir, name=f"epoch_{epoch:06d}")
-            if record and api.due(epoch, config.checkpoint.wandb_checkpoint_interval):
+            if record and sent:
                 log.log_policy(record.path, record.metadata)
     if agent_step < steps:
         save(force=True)
@@ -179,10 +178,10 @@ def train(
         report_outcome(console, dirs, env, seed, files)
 
 
-def settings(dirs: api.RunDirectories, steps: int, batch_size: int) -> api.TrainerConfig:
+def settings(dirs: api.RunDirectories, steps: int, batch: int, minibatch: int) -> api.TrainerConfig:
     """CONFIG with the sizes of this run, and its folders where none are named."""
     given = CONFIG.model_dump()
-    given |= {"total_timesteps": steps, "batch_size": batch_size, "minibatch_size": batch_size // 8}
+    given |= {"total_timesteps": steps, "batch_size": batch, "minibatch_size": minibatch}
     given["checkpoint"]["checkpoint_dir"] = CONFIG.checkpoint.checkpoint_dir or str(dirs.checkpoint_dir)
     given["simulation"]["replay_dir"] = CONFIG.simulation.replay_dir or str(dirs.replay_dir)
     given["profiler"]["profile_dir"] = CONFIG.profiler.profile_dir or str(dirs.run_dir / "profiles")

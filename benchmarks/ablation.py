@@ -63,7 +63,12 @@ VARIANTS: dict[str, Variant] = {
 def train(name: str, steps: int, seed: int) -> str:
     config, agent_config, stagger = VARIANTS[name](get_env_config(run.ENV), run.AGENT)
     torch.manual_seed(seed)
-    env = VecEnv(config, run.NUM_ROWS // config.game.num_agents, seed=seed, stagger=stagger)
+    env = VecEnv(
+        config,
+        run.CONFIG.batch_size // run.CONFIG.bptt_horizon // config.game.num_agents,
+        seed=seed,
+        stagger=stagger,
+    )
     agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", agent_config)
     optimizer = make_optimizer(agent, run.CONFIG.optimizer)
     scheduler = make_lr_scheduler(optimizer, steps, run.CONFIG.batch_size)

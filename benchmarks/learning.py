@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 
 import run
-from metta.interface.outcome import training_history
+from metta.interface.monitoring import training_history
 from metta.sim.learning_curve import write_learning_curves
 
 DEFAULT_STEPS: int = inspect.signature(run.main).parameters["steps"].default
@@ -34,7 +34,7 @@ def main() -> None:
     histories, figures = {}, {}
     for seed in arguments.seeds:
         name = f"seed_{seed}"
-        run.main(steps=arguments.steps, seed=seed, device="cpu", run=name, folder=arguments.folder)
+        run.main(steps=arguments.steps, seed=seed, device="cpu", name=name, folder=arguments.folder)
         summary = json.loads((arguments.folder / name / "summary.json").read_text())
         histories[f"seed {seed}"] = training_history(arguments.folder / name / "stats")
         for moment in ("before", "after"):

@@ -59,7 +59,7 @@ def cases() -> list[Case]:
         Case(
             "newcomer",
             get_env_config("/env/mettagrid/simple"),
-            run.NUM_ROWS // 4,
+            run.CONFIG.batch_size // run.CONFIG.bptt_horizon // 4,
             run.AGENT,
             run.CONFIG,
             run.CONFIG.ppo,

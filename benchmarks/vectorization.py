@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metta.api import EnvConfig, GameConfig, get_env_config
+from metta.api import EnvConfig, GameConfig, get_env_config, make_curriculum
+from metta.mettagrid.curriculum.base import Curriculum
+from metta.mettagrid.curriculum.overrides import override_tasks
 from metta.mettagrid.vec import VecEnv
 
 TURNS = 7
@@ -32,17 +34,17 @@ class Case:
     """Worlds of one kind."""
 
     name: str
-    env: EnvConfig
+    tasks: EnvConfig | Curriculum
     num_worlds: int
 
 
 def cases() -> list[Case]:
     arena = EnvConfig(game=GameConfig(num_agents=24, width=25, height=25, max_steps=100))
-    rooms = EnvConfig(game=GameConfig(num_agents=4, width=62, height=62, max_steps=10))
+    rooms = override_tasks(make_curriculum("/env/mettagrid/curriculum/navigation/bucketed"), max_steps=50)
     return [
         Case("simple_64_worlds", get_env_config("/env/mettagrid/simple"), 64),
         Case("24_agents_32_worlds", arena, 32),
-        Case("short_episodes_32_worlds", rooms, 32),
+        Case("bucketed_64_worlds_50_steps", rooms, 64),
     ]
 
 
@@ -56,7 +58,7 @@ def measure(case: Case, workers: int, seconds: float) -> dict[str, float]:
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     with ExitStack() as stack:
         envs = {
-            kind: stack.enter_context(VecEnv(case.env, case.num_worlds, stagger=True, **options))
+            kind: stack.enter_context(VecEnv(case.tasks, case.num_worlds, stagger=True, **options))
             for kind, options in kinds.items()
         }
         legal = np.array(envs["serial"].spec.legal_actions)

@@ -8,7 +8,6 @@ Started again it goes on where it stopped. `run.py` is the same with everything 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ CONFIG = TrainerConfig(
     minibatch_size=1024,
     bptt_horizon=32,
     update_epochs=2,
+    anneal_lr=False,
     ppo=PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, clip_vloss=False),
     checkpoint=CheckpointConfig(checkpoint_interval=50, checkpoint_dir="runs/own_loop"),
 )
@@ -45,8 +45,9 @@ def train(env: Environment, agent: Policy, optimizer: Optimizer, config: Trainer
     experience = Experience(env, agent, config)
     kickstarter = Kickstarter(config.kickstart, device)  # no teacher, unless the config names one
     timer, losses = Stopwatch(), Losses()
-    stats: dict[str, list[float]] = defaultdict(list)
+    stats: dict[str, list[float]] = {}
     run: dict[str, Any] = {"optimizer": optimizer, "experience": experience, "stopwatch": timer}
+    run["kickstarter"] = kickstarter
     agent_step, epoch, _ = load_checkpoint(agent, checkpoint_dir=folder, **run)
     while agent_step < config.total_timesteps:
         with timer("rollout"):
@@ -80,7 +81,7 @@ def train(env: Environment, agent: Policy, optimizer: Optimizer, config: Trainer
                         losses,
                         device,
                     )
-                    optimizer.step(loss, epoch, config.accumulate_steps)
+                    optimizer.step(loss, epoch)
         epoch += 1
         report = process_training_stats(stats, losses.stats(), timer, agent_step)
         score, entropy = report.get("episode/score", float("nan")), report["losses/entropy"]

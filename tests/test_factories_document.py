@@ -143,7 +143,33 @@ CONFIGURATION = """
     )
 """
 
-KEY_EXPORTS = ["Environment", "Agent", "Optimizer", "perform_rollout_step", "process_minibatch_update", "accumulate_rollout_stats", "compute_advantage", "setup_device_and_distributed", "setup_distributed_vars", "wrap_agent_distributed", "cleanup_distributed", "save_checkpoint", "load_checkpoint", "TrainerConfig", "PPOConfig", "OptimizerConfig", "CheckpointConfig", "Experience", "Kickstarter", "Losses", "Stopwatch", "setup_run_directories", "save_experiment_config", "create_evaluation_config_suite", "create_replay_config"]
+KEY_EXPORTS = [
+    "Environment",
+    "Agent",
+    "Optimizer",
+    "perform_rollout_step",
+    "process_minibatch_update",
+    "accumulate_rollout_stats",
+    "compute_advantage",
+    "setup_device_and_distributed",
+    "setup_distributed_vars",
+    "wrap_agent_distributed",
+    "cleanup_distributed",
+    "save_checkpoint",
+    "load_checkpoint",
+    "TrainerConfig",
+    "PPOConfig",
+    "OptimizerConfig",
+    "CheckpointConfig",
+    "Experience",
+    "Kickstarter",
+    "Losses",
+    "Stopwatch",
+    "setup_run_directories",
+    "save_experiment_config",
+    "create_evaluation_config_suite",
+    "create_replay_config",
+]
 
 
 @pytest.fixture(autouse=True)

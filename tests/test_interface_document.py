@@ -118,7 +118,32 @@ DISTRIBUTED = """
     agent = wrap_agent_distributed(agent, device)
 """
 
-KEY_EXPORTS = ["Environment", "Agent", "Optimizer", "perform_rollout_step", "process_minibatch_update", "accumulate_rollout_stats", "compute_advantage", "setup_device_and_distributed", "setup_distributed_vars", "cleanup_distributed", "save_checkpoint", "load_checkpoint", "TrainerConfig", "PPOConfig", "OptimizerConfig", "CheckpointConfig", "Experience", "Kickstarter", "Losses", "Stopwatch", "setup_run_directories", "save_experiment_config", "create_evaluation_config_suite", "create_replay_config"]
+KEY_EXPORTS = [
+    "Environment",
+    "Agent",
+    "Optimizer",
+    "perform_rollout_step",
+    "process_minibatch_update",
+    "accumulate_rollout_stats",
+    "compute_advantage",
+    "setup_device_and_distributed",
+    "setup_distributed_vars",
+    "cleanup_distributed",
+    "save_checkpoint",
+    "load_checkpoint",
+    "TrainerConfig",
+    "PPOConfig",
+    "OptimizerConfig",
+    "CheckpointConfig",
+    "Experience",
+    "Kickstarter",
+    "Losses",
+    "Stopwatch",
+    "setup_run_directories",
+    "save_experiment_config",
+    "create_evaluation_config_suite",
+    "create_replay_config",
+]
 
 names = factories.names
 loop = factories.loop
@@ -159,7 +184,19 @@ def test_optimizer_block(loop: dict[str, Any]) -> None:
 
 
 def test_loop_block(loop: dict[str, Any]) -> None:
-    given = ["torch", "env", "agent", "trainer_config", "device", "experience", "optimizer", "timer", "losses", "stats", "kickstarter"]
+    given = [
+        "torch",
+        "env",
+        "agent",
+        "trainer_config",
+        "device",
+        "experience",
+        "optimizer",
+        "timer",
+        "losses",
+        "stats",
+        "kickstarter",
+    ]
     space = run(LOOP, {name: loop[name] for name in given}, factories.LOOP_GAPS)
     assert loop["experience"].position == 16
     assert space["stats"]["episode/score"]

@@ -104,3 +104,25 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
     mine, theirs = policy(tmp_path, 6, "cut"), policy(tmp_path, 6, "whole")
     for name, tensor in mine.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    wrong = [*command(tmp_path, 8192), "--env", "/env/mettagrid/simpel"]
+    done = subprocess.run(wrong, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("run.py: no environment is called '/env/mettagrid/simpel'; did you mean")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_run_of_another_world_is_refused_and_left_alone(tmp_path: Path) -> None:
+    first = subprocess.run(command(tmp_path, 8192), capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    other = [*command(tmp_path, 8192), "--env", "/env/mettagrid/arena/basic"]
+    done = subprocess.run(other, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "another world" in done.stderr
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}

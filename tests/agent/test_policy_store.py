@@ -75,6 +75,16 @@ def test_policies_from_elsewhere_join_once(tmp_path: Path) -> None:
     assert here.policy_record().epoch == 2
 
 
+def test_policies_from_elsewhere_are_read_as_they_are_now(tmp_path: Path) -> None:
+    here, there = PolicyStore(tmp_path / "here"), PolicyStore(tmp_path / "there")
+    path = there.save(make_agent(), 1).path
+    here.add(path)
+    there.save(make_agent(), 1, {"score": 2.0})
+    assert here.policy_record(selector="top").metadata["score"] == 2.0
+    path.unlink()
+    assert here.records() == []
+
+
 def test_what_is_not_a_policy_is_refused(tmp_path: Path) -> None:
     store = PolicyStore(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):

@@ -183,5 +183,7 @@ def test_devices_that_are_not_there_are_told(monkeypatch) -> None:
             ValueError, match=f"device is '{name}', but torch finds no usable NVIDIA GPU here: use cpu"
         ):
             setup_device_and_distributed(name)
+    with pytest.raises(ValueError, match=r"device is 'vulkan', but this torch cannot use one .*: use cpu"):
+        setup_device_and_distributed("vulkan")
     with pytest.raises(ValueError, match="device is 'abacus', which torch does not know"):
         setup_device_and_distributed("abacus")

@@ -111,6 +111,16 @@ MISTAKES = {
         ),
         "action 'attack' needs laser",
     ),
+    "defense with an unknown item": (
+        lambda: EnvConfig(
+            actions=[ActionConfig(type="attack", key="a", defense_resources={"shield": 1})],
+        ),
+        "action 'a' needs shield, not in game.inventory_item_names",
+    ),
+    "reward of an item of one's own": (
+        lambda: GameConfig(inventory_item_names=["gold"], item_rewards={"gold": 1}),
+        "item_rewards names gold, which is no standard item .* stat_rewards={'gold.gained'",
+    ),
     "recipe of unknown items": (
         lambda: EnvConfig(
             game=GameConfig(inventory_item_names=["laser", "armor"]),

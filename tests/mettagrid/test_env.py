@@ -213,6 +213,10 @@ def test_unknown_names_list_close_matches() -> None:
         get_env_config("zzz")
     with pytest.raises(ValueError, match="is empty"):
         make_curriculum(scenes=[])
+    with pytest.raises(ValueError, match="scenes is '/env/mettagrid/simple'; give a list"):
+        make_curriculum(scenes="/env/mettagrid/simple")
+    with pytest.raises(ValueError, match=r"scene 1 is \{'width': 9\}; give the name of an environment"):
+        make_curriculum(scenes=["/env/mettagrid/simple", {"width": 9}])  # type: ignore[list-item]
 
 
 def test_registered_environments_are_found() -> None:

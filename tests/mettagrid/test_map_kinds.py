@@ -167,8 +167,7 @@ def test_radial_mazes_have_an_altar_at_each_end(arms: int, width: int) -> None:
     assert len(altars) == arms
     distances = np.hypot(*(altars - middle).T)
     assert (abs(distances - 12) < 1.5).all()
-    if width > 1:
-        assert reached(grid)[grid == 3].all()
+    assert reached(grid)[grid == 3].all()
 
 
 @given(
@@ -295,6 +294,7 @@ IMPOSSIBLE = {
     "maze middle": (MazeConfig(objects={"altar": 36}), "do not fit on the 35 cells in the cleared middle"),
     "arms": (RadialMazeConfig(width=20, height=20), "need a field of 20x20 cells, but it has 16x16"),
     "arm ends": (RadialMazeConfig(objects={"altar": 5}), "5 objects do not fit at the ends of 4 arms"),
+    "short arms": (RadialMazeConfig(arms=5, arm_length=1), "5 arms of length 1 lie beside each other"),
     "room": (RoomsConfig(room=MapBuilderConfig(width=5, height=5, agents=2)), "14 objects and agents"),
 }
 

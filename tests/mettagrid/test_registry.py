@@ -134,6 +134,10 @@ MISTAKES = {
     "odd kind": ("path: /env/x\ncurriculum: [random]", "the kinds are random"),
     "no tasks": ("path: /env/x\ncurriculum: random", "wrong entry at tasks: Field required"),
     "empty tasks": ("path: /env/x\ncurriculum: learning_progress\ntasks: []", "wrong entry at tasks"),
+    "task twice": (
+        f"path: /env/x\ncurriculum: random\ntasks: [{SIMPLE}, {SIMPLE}]",
+        f"has the task '{SIMPLE}' twice; give it a weight",
+    ),
     "weight of nothing": (
         f"path: /env/x\ncurriculum: random\ntasks: {{{SIMPLE}: 0}}",
         "wrong entry at tasks",

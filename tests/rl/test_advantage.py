@@ -166,6 +166,11 @@ def test_fills_the_buffer_it_is_given_and_names_a_wrong_shape() -> None:
     result = compute_advantage(values, rewards, torch.zeros(2, 3), ones, buffer, 0.9, 0.9, 1.0, 1.0, "cpu")
     assert result is buffer
     assert not bool((buffer == 7).any())
+    for name in ("bootstrap_values", "bootstrap_advantages"):
+        with pytest.raises(
+            ValueError, match=rf"{name} is \[2, 1\] but values is \[2, 3\]; .* the 2 segments"
+        ):
+            compute_advantage(*[torch.zeros(2, 3)] * 5, 0.9, 0.9, **{name: torch.zeros(2, 1)})
     with pytest.raises(ValueError, match=r"rewards is \[2, 2\] but values is \[2, 3\]"):
         compute_advantage(values, rewards[:, :2], torch.zeros(2, 3), ones, buffer, 0.9, 0.9)
 

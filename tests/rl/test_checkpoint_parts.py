@@ -186,6 +186,41 @@ def test_the_best_policy_is_found_by_the_score_it_was_saved_with(make_agent, tmp
     assert store.policy_record(tmp_path, "top", "agent_step").epoch == 3
 
 
+def test_a_policy_saved_again_keeps_its_score(make_agent, tmp_path: Path) -> None:
+    agent, store = make_agent(), PolicyStore(tmp_path / "elsewhere")
+    save(agent, tmp_path, score=3.0, metadata={"name": "x"}, policy_store=store)
+    again = save(agent, tmp_path, force=True, metadata={"name": "y"}, policy_store=store)
+    assert again.metadata == {"score": 3.0, "name": "y", "agent_step": 0, "epoch": 1}
+    assert store.policy_record(selector="top") == again
+    assert "score" not in save(make_agent(2), tmp_path).metadata, "other weights of the same epoch"
+
+
+def test_a_run_in_another_environment_is_refused_by_name(tmp_path: Path) -> None:
+    config = AgentModelConfig(hidden_dim=8, backbone="mlp")
+
+    def make(width: int):
+        game = GameConfig(num_agents=2, width=width, height=9, max_steps=5)
+        env = VecEnv(EnvConfig(game=game), 3)
+        agent = MettaAgent(env.spec, config)
+        return agent, make_experience_manager(env, agent, ExperienceConfig(**SIZES))
+
+    agent, experience = make(9)
+    save(agent, tmp_path, experience=experience)
+    agent, experience = make(12)
+    with pytest.raises(ValueError, match=r"is of another environment \(.*\): make the environment as it was"):
+        load_checkpoint(checkpoint_dir=tmp_path, agent=agent, experience=experience)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop])
+def test_another_kind_of_optimizer_is_refused(make_agent, tmp_path: Path, kind) -> None:
+    agent, optimizer = make_agent(), kind(make_agent().parameters(), lr=0.1)
+    save(agent, tmp_path)
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"another kind of optimizer, one without .*momentum"):
+        load_checkpoint(checkpoint_dir=tmp_path, agent=agent, optimizer=optimizer)
+    assert optimizer.state_dict() == before
+
+
 def test_parts_that_no_state_names_are_removed_once_a_new_one_is_there(make_agent, tmp_path: Path) -> None:
     old = [
         "rank_state_000001_0a1b2c3d_rank_1.safetensors",

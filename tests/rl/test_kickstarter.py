@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import metta.rl.kickstarter
+from conftest import ScriptedEnv
 from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.policy_store import PolicyStore
@@ -151,6 +152,25 @@ def test_it_computes_once_per_batch(make_env, make_agent, make_experience, save,
         rollout(experience, student)
         train_ppo(student, make_optimizer(student), experience, update_epochs=2, kickstarter=kickstarter)
     assert len(calls) == 2
+
+
+def test_another_experience_is_another_story(make_env, make_agent, make_experience, save) -> None:
+    """Whatever the teacher said of one, and remembers of it, has nothing to do with the next."""
+    student, teacher = make_agent(), opinionated(make_agent(5))
+    (inner,) = Kickstarter(KickstartConfig(teacher_uri=save(teacher)), "cpu")._teachers
+    everything = torch.arange(64)
+    first = make_experience(make_env(lengths=(1000, 1000)), student, async_factor=1)
+    env = make_env(seed=1, lengths=(1000, 1000))
+    second = make_experience(env, student, async_factor=1)
+    watcher = Watcher(env, teacher)
+    for batch in range(2):
+        for experience in (first, second):
+            rollout(experience, student)
+            logprobs, _ = inner.lesson(experience, everything, torch.device("cpu"))
+            experience.mark_used()
+        if batch == 0:
+            torch.testing.assert_close(logprobs, watcher.segments(0, 8, 8)[0], rtol=1e-4, atol=1e-4)
+    assert inner._before.state.h.abs().max() == 0, "the memory of the other one is not this one's"
 
 
 def test_terms_by_hand(make_env, make_agent, make_experience, save) -> None:
@@ -321,7 +341,6 @@ def test_resumes_with_the_teachers_memory(make_env, make_agent, make_experience,
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """The address of an agent that has learnt the memory task, and what it reached."""
-    from conftest import ScriptedEnv
     from metta.rl.experience import Experience
     from metta.rl.trainer_config import ExperienceConfig
 

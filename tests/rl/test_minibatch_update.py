@@ -301,6 +301,16 @@ def test_odd_priorities() -> None:
     broken[2, 1] = math.nan
     indices, _ = prioritized_minibatch(broken, 3, 1.0, 1.0, generator)
     assert indices.tolist() == [2, 2, 2]  # so that the loss tells
+    for size in (1e-4, 1e4):  # to the power of 200 neither is a number any more
+        advantages = torch.tensor([[1.0, 1.0], [2.0, 2.0]]) * size
+        assert prioritized_minibatch(advantages, 3, 200.0, 1.0, generator)[0].tolist() == [1, 1, 1]
+
+
+def test_nothing_can_be_drawn_from_an_empty_batch(make_env, make_agent, make_experience) -> None:
+    experience = make_experience(make_env(), make_agent())
+    for advantages in (torch.zeros(64, 8), torch.zeros(0, 8)):
+        with pytest.raises(ValueError, match="the batch has 0 complete segments"):
+            list(experience.minibatches(advantages))
 
 
 def test_every_prioritised_field_acts_and_the_correction_grows_with_the_run(collected) -> None:

@@ -205,6 +205,21 @@ def test_a_schedule_continues_from_its_saved_state(make_agent) -> None:
         assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
+def test_a_schedule_goes_on_with_batches_of_another_size(make_agent) -> None:
+    optimizer = make_optimizer(make_agent(), OptimizerConfig(learning_rate=1.0))
+    scheduler = make_lr_scheduler(optimizer, 1000, 100)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    resumed = make_lr_scheduler(optimizer, 1000, 200)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
+    for _ in range(2):
+        optimizer.step()
+        resumed.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.2)
+
+
 def test_a_schedule_that_makes_no_sense_is_refused(make_agent) -> None:
     optimizer = make_optimizer(make_agent())
     assert make_lr_scheduler(optimizer, 100, 10, anneal_lr=False) is None

@@ -93,7 +93,7 @@ def test_due() -> None:
         due(1, -3)
 
 
-def test_a_profile_of_every_nth_epoch(tmp_path) -> None:
+def test_a_profile_of_every_nth_epoch(tmp_path, monkeypatch) -> None:
     folder = tmp_path / "profiles"
     profiler = TorchProfiler(TorchProfilerConfig(interval_epochs=2, profile_dir=str(folder)), "cpu")
     for epoch in (1, 2, 3, 4):
@@ -110,6 +110,11 @@ def test_a_profile_of_every_nth_epoch(tmp_path) -> None:
     with pytest.raises(KeyError):
         fail()
     assert len(list(folder.iterdir())) == 2
+
+    monkeypatch.setattr("metta.rl.profiler.get_rank", lambda: 1)
+    with profiler.epoch(4):
+        torch.ones(2) + 1
+    assert (folder / "trace_000004_rank_1.json.gz").is_file(), "no process takes the place of another's"
 
 
 def test_no_profile_unless_asked_for(tmp_path) -> None:

@@ -17,6 +17,7 @@ from metta.mettagrid.config import EnvConfig, GameConfig, MapBuilderConfig
 from metta.mettagrid.curriculum.base import MultiTaskCurriculum, SingleTaskCurriculum, Task
 from metta.mettagrid.vec import VecEnv
 from metta.sim import simulation
+from metta.sim import suite as suite_module
 from metta.sim.config import ReplayConfig, Simulation, SimulationSuite
 from metta.sim.scores import mean_score
 from metta.sim.simulation import EVALUATION_SEED, run_episodes
@@ -193,6 +194,28 @@ def test_what_cannot_be_played_is_named(agent: MettaAgent, suite: SimulationSuit
         run_suite(agent, suite)
 
 
+def test_nothing_is_played_before_all_is_found_playable(
+    agent: MettaAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(*_: Any, **__: Any) -> Any:
+        raise AssertionError("an episode was played")
+
+    monkeypatch.setattr(suite_module, "play_episodes", play)
+    for last in (
+        Simulation(env="/env/mettagrid/simpel"),
+        Simulation(env=SHORT, overrides={"max_steps": 0, "episode_lifetime": 0}),
+        Simulation(env=WINDOWED),
+    ):
+        late = SimulationSuite(simulations={"a/first": Simulation(env=SHORT), "a/last": last})
+        with pytest.raises(ValueError, match="simulation 'a/last'"):
+            run_suite(agent, late)
+
+
+def test_an_unknown_answer_to_misfits_is_refused(agent: MettaAgent) -> None:
+    with pytest.raises(ValueError, match="on_misfit is 'ignore'; say 'raise' or 'skip'"):
+        run_suite(agent, MIXED, on_misfit="ignore")  # type: ignore[arg-type]
+
+
 def test_a_negative_seed_is_refused(agent: MettaAgent) -> None:
     with pytest.raises(ValueError, match="seed is -1"):
         run_suite(agent, SUITE, seed=-1)
@@ -265,10 +288,8 @@ def test_a_simulation_may_be_a_curriculum(agent: MettaAgent, two_tasks: str) -> 
     result = run_suite(agent, only(env=two_tasks, num_episodes=20))
     lengths = {(record.task, record.length) for record in result.episodes}
     assert lengths == {("long", 12), ("short", 5)}
-    with pytest.raises(
-        ValueError, match=r"overrides \['max_steps'\] are given for .* a curriculum of 2 tasks"
-    ):
-        run_suite(agent, only(env=two_tasks, overrides={"max_steps": 3}))
+    shortened = run_suite(agent, only(env=two_tasks, num_episodes=20, overrides={"max_steps": 3}))
+    assert {(record.task, record.length) for record in shortened.episodes} == {("long", 3), ("short", 3)}
 
 
 def test_a_replay_config_chooses_among_tasks() -> None:

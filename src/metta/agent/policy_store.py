@@ -34,7 +34,7 @@ class PolicyStore:
 
     def __init__(self, directory: StrPath = ".") -> None:
         self.directory = Path(directory)
-        self._elsewhere: list[PolicyRecord] = []
+        self._elsewhere: list[Path] = []
 
     def save(
         self,
@@ -70,9 +70,10 @@ class PolicyStore:
             ValueError: the file is not a policy.
         """
         record = _read_record(Path(path))
-        inside = record.path.resolve().parent == self.directory.resolve()
-        if not inside and record.path not in [known.path for known in self._elsewhere]:
-            self._elsewhere.append(record)
+        place = record.path.resolve()
+        inside = place.parent == self.directory.resolve()
+        if not inside and place not in [known.resolve() for known in self._elsewhere]:
+            self._elsewhere.append(record.path)
         return record
 
     def records(self) -> list[PolicyRecord]:
@@ -81,7 +82,7 @@ class PolicyStore:
         Raises:
             ValueError: a file called `*.pt` in the folder is not a policy.
         """
-        return _in_order(_read_folder(self.directory) + self._elsewhere)
+        return _in_order(_read_all([*_files(self.directory), *self._elsewhere]))
 
     def latest(self) -> PolicyRecord | None:
         """The record of the highest epoch, None in an empty store."""
@@ -125,7 +126,7 @@ class PolicyStore:
             raise FileNotFoundError(
                 f"There is no file or folder {place}; name a saved policy or a folder of them."
             )
-        records = self.records() if uri is None else _in_order(_read_folder(place))
+        records = self.records() if uri is None else _in_order(_read_all(_files(place)))
         if not records:
             inner = place / "checkpoints"
             hint = f"did you mean {inner}?" if inner.is_dir() else "policies are files called *.pt."
@@ -183,15 +184,17 @@ def _in_order(records: list[PolicyRecord]) -> list[PolicyRecord]:
     return sorted(records, key=lambda record: (record.epoch, len(record.name), record.name))
 
 
-def _read_folder(folder: Path) -> list[PolicyRecord]:
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.pt") if not path.name.startswith(".")]
+
+
+def _read_all(files: list[Path]) -> list[PolicyRecord]:
     records = []
-    for path in folder.glob("*.pt"):
-        if path.name.startswith("."):
-            continue
+    for path in files:
         try:
             records.append(_read_record(path))
         except FileNotFoundError:
-            continue  # removed by someone else since the folder was listed
+            continue  # removed by someone else since it was found
     return records
 
 

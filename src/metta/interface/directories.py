@@ -173,6 +173,12 @@ def _choose_device(name: str, local: int | None) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device is {name!r}, which torch does not know: use cpu, cuda or auto.") from error
     if device.type != "cuda":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device is {name!r}, but this torch cannot use one ({str(error).splitlines()[0][:100]}): use cpu, cuda or auto."
+            ) from error
         return device
     if not available:
         raise ValueError(

@@ -152,10 +152,11 @@ class EnvConfig(Config):
         for action in self.actions:
             used = {action.item} if action.item else set()
             used |= set(action_costs(action)["consumed_resources"]) | set(action.required_resources or {})
+            used |= set(action.defense_resources or {})
             if missing := sorted(used - items):
                 raise ValueError(
                     f"action '{action.key}' needs {', '.join(missing)}, not in game.inventory_item_names; add the item, "
-                    "state the action's consumed_resources, or drop the action."
+                    "state other resources for the action, or drop the action."
                 )
             if action.use is not None and action.use not in names:
                 raise ValueError(

@@ -281,6 +281,12 @@ class GameConfig(Config):
             raise ValueError(
                 f"item_rewards names {', '.join(unknown)}, not in inventory_item_names; add or drop it."
             )
+        unknown = sorted({name.removesuffix("_max") for name in self.item_rewards} - set(STANDARD_ITEMS))
+        if unknown:
+            raise ValueError(
+                f"item_rewards names {', '.join(unknown)}, which is no standard item ({', '.join(STANDARD_ITEMS)}); reward "
+                f"what is got of it, stat_rewards={{'{unknown[0]}.gained': ...}}."
+            )
         unknown = sorted(set(self.item_max) - set(self.inventory_item_names))
         if unknown:
             raise ValueError(

@@ -121,7 +121,7 @@ class Fleet(Protocol):
         ...
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
-        """The engine's statistics of the episodes that these worlds are in."""
+        """The engine's statistics of episodes that ended in the step last waited for, before anything new begins there."""
         ...
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:

@@ -137,7 +137,7 @@ class VecEnv:
         self._cut_at = np.zeros(num_worlds, dtype=np.int64)
         self._fleet: Fleet
         if num_workers:
-            self._fleet = WorkerFleet(task_set, num_worlds, num_workers)
+            self._fleet = WorkerFleet(task_set, num_worlds, num_workers, collect_stats=collect_stats)
         else:
             self._fleet = LocalFleet(task_set, num_worlds, num_threads=num_threads)
         self.observations: npt.NDArray[np.uint8] = self._fleet.observations.reshape(

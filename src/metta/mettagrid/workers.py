@@ -49,13 +49,16 @@ class WorkerFleet:
         tasks: what can be played.
         num_worlds: B.
         num_workers: processes, at most one for each world.
+        collect_stats: whether `episode_stats` is going to be asked; workers report it with the step that ends an episode.
 
     Raises:
         ValueError: a number is out of range, or the map of a task cannot be built.
         RuntimeError: a worker could not be started.
     """
 
-    def __init__(self, tasks: TaskSet, num_worlds: int, num_workers: int) -> None:
+    def __init__(
+        self, tasks: TaskSet, num_worlds: int, num_workers: int, *, collect_stats: bool = True
+    ) -> None:
         if not 1 <= num_workers <= num_worlds:
             raise ValueError(
                 f"num_workers is {num_workers}; the {num_worlds} worlds can be shared among 1 to {num_worlds} workers."
@@ -69,6 +72,7 @@ class WorkerFleet:
         self.rewards = shared.rewards
         self.terminals = shared.terminals
         self.truncations = shared.truncations
+        self._stats: dict[int, dict[str, Any]] = {}
         self._steps: dict[tuple[int, int], list[tuple[_Worker, int]]] = {}
         self._workers: list[_Worker] = []
         self._end = weakref.finalize(self, _end_all, self._workers)
@@ -76,7 +80,7 @@ class WorkerFleet:
             for number in range(num_workers):
                 share = range(num_worlds * number // num_workers, num_worlds * (number + 1) // num_workers)
                 self._workers.append(_Worker(number, share, memory))
-            _replies([(w, w.post("start", tasks, size, w.share.start, w.share.stop)) for w in self._workers])
+            _replies([(w, w.post("start", tasks, size, w.share, collect_stats)) for w in self._workers])
         except BaseException:
             self.close()
             raise
@@ -109,17 +113,14 @@ class WorkerFleet:
 
     def wait(self, start: int, stop: int) -> None:
         """See `Fleet`."""
-        _replies(self._steps.pop((start, stop)))
+        asked = self._steps.pop((start, stop))
+        self._stats = {}
+        for (worker, _), stats in zip(asked, _replies(asked), strict=True):
+            self._stats |= {worker.share[world]: counted for world, counted in stats.items()}
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
         """See `Fleet`."""
-        asked = [
-            (worker, worker.post("episode_stats", [world - worker.share.start]))
-            for world in worlds
-            for worker in self._workers
-            if world in worker.share
-        ]
-        return [stats for (stats,) in _replies(asked)]
+        return [self._stats[world] for world in worlds]
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:
         """See `Fleet`."""
@@ -270,10 +271,11 @@ def _obey(command: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[str,
 
 
 def _commands(
-    shared: _Shared, tasks: TaskSet, size: tuple[int, int, int], start: int, stop: int
+    shared: _Shared, tasks: TaskSet, size: tuple[int, int, int], share: range, collect_stats: bool
 ) -> dict[str, Callable[..., Any]]:
-    """What a worker can do with its share of the worlds, from `start` to `stop`; worlds are numbered from its first."""
+    """What a worker can do with its share of the worlds, which it numbers from 0."""
     del size
+    start, stop = share.start, share.stop
     fleet = LocalFleet(tasks, stop - start, observations=shared.observations[start:stop])
     fleet.actions = shared.actions[start:stop]
     shown = [
@@ -282,10 +284,15 @@ def _commands(
         (shared.truncations[start:stop], fleet.truncations),
     ]
 
-    def step(first: int, last: int) -> None:
+    def step(first: int, last: int) -> dict[int, dict[str, Any]]:
         fleet.launch(first, last)
         for theirs, ours in shown:
             theirs[first:last] = ours[first:last]
+        if not collect_stats:
+            return {}
+        ended = (fleet.terminals[first:last] | fleet.truncations[first:last]).any(axis=1)
+        worlds = [first + int(world) for world in np.flatnonzero(ended)]
+        return dict(zip(worlds, fleet.episode_stats(worlds), strict=True))
 
     def snapshot(converters: int, invalid: int) -> dict[str, npt.NDArray[Any]]:
         fleet.engine.reserve(converters, invalid)
@@ -294,7 +301,6 @@ def _commands(
     return {
         "begin": fleet.begin,
         "step": step,
-        "episode_stats": fleet.episode_stats,
         "capacity": lambda: fleet.engine.capacity,
         "snapshot": snapshot,
         "restore": fleet.restore,

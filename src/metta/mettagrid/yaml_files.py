@@ -178,7 +178,12 @@ def read_description(file: Path) -> Description:
                 f"{file} has the curriculum {data['curriculum']!r}; the kinds are {', '.join(CURRICULA)}."
             )
         if isinstance(data.get("tasks"), list) and kind is RandomFile:
-            data = {**data, "tasks": {str(name): 1 for name in data["tasks"]}}
+            names = [str(name) for name in data["tasks"]]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(
+                    f"{file} has the task '{twice[0]}' twice; give it a weight, 'tasks: {{{twice[0]}: 2}}'."
+                )
+            data = {**data, "tasks": dict.fromkeys(names, 1)}
         return _validated(kind, data, file)
     if ("env" in data) == ("base" in data):
         raise ValueError(

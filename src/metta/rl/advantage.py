@@ -85,6 +85,15 @@ def compute_advantage(
             raise ValueError(
                 f"{name} is {list(tensor.shape)} but values is {list(values.shape)}; give one shape."
             )
+    for name, following in (
+        ("bootstrap_values", bootstrap_values),
+        ("bootstrap_advantages", bootstrap_advantages),
+    ):
+        if following is not None and following.shape != values.shape[:1]:
+            raise ValueError(
+                f"{name} is {list(following.shape)} but values is {list(values.shape)}; give one number for each of the "
+                f"{len(values)} segments."
+            )
     target = values.device if device is None else torch.device(str(device))
     with torch.no_grad():
         v, r, ratio = (t.to(target) for t in (values, rewards, importance_sampling_ratio))

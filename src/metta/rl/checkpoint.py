@@ -23,6 +23,7 @@ from metta.rl.distributed import fail_together, gather, get_rank, get_world_size
 from metta.rl.experience import Experience
 from metta.rl.kickstarter import Kickstarter
 from metta.rl.tensor_tree import read_tree, write_tree
+from metta.rl.trainer_config import due
 from metta.rl.types import STATE_FILE, TrainingState
 
 _RANK_KIND = "metta-rank-state-1"
@@ -103,7 +104,8 @@ def save_checkpoint(
     checkpoint_interval=...)` writes that file and then the run's `TrainingState` beside it, if `epoch` is a multiple of
     the interval. The state names its policy, and takes its place only once the policy is there; a policy of the same
     epoch with other weights keeps its name, and the new one is called `checkpoint_000100-2.pt`. So whenever the process
-    dies, the folder holds a pair that belongs together.
+    dies, the folder holds a pair that belongs together. The same policy saved again keeps its metadata, the score
+    included, apart from what is given anew.
 
     Of several processes only the master writes policy and state, in a folder that all of them see. If an experience is
     passed, every process must call: each writes its own worlds into a file whose name the state knows, the state takes
@@ -152,8 +154,7 @@ def save_checkpoint(
         raise ValueError(
             f"checkpoint_interval={checkpoint_interval}; give epochs, or 0 to save only when forced."
         )
-    due = checkpoint_interval > 0 and epoch % checkpoint_interval == 0
-    if not due and not force:
+    if not force and not due(epoch, checkpoint_interval):
         return None
     folder = Path(checkpoint_path)
     rank_state = _rank_state(experience, kickstarter)
@@ -208,21 +209,27 @@ def _part(folder: Path, save_id: str, rank: int) -> Path:
 
 
 def _save_policy(folder: Path, agent: MettaAgent, epoch: int, metadata: dict[str, Any]) -> PolicyRecord:
-    """Save a policy without touching one of the same epoch that has other weights: a state may still name it."""
+    """Save a policy without touching one of the same epoch that has other weights: a state may still name it.
+
+    The same policy saved again keeps what was said of it before, its score for instance.
+    """
     path = folder / policy_file_name(epoch)
     stem, number = path.stem, 1
-    while path.is_file() and not _holds(path, agent):
+    known: dict[str, Any] | None = {}
+    while path.is_file() and (known := _metadata_of_same(path, agent)) is None:
         number += 1
         path = path.with_name(f"{stem}-{number}.pt")
-    return PolicyStore(folder).save(agent, epoch, metadata, file_name=path.name)
+    return PolicyStore(folder).save(agent, epoch, {**(known or {}), **metadata}, file_name=path.name)
 
 
-def _holds(path: Path, agent: MettaAgent) -> bool:
+def _metadata_of_same(path: Path, agent: MettaAgent) -> dict[str, Any] | None:
+    """What was saved with the weights that the agent has now; None if the file holds others."""
     try:
-        weights = read_weights(agent, path)[0]
+        weights, metadata = read_weights(agent, path)
     except ValueError:
-        return False
-    return all(torch.equal(weights[name], tensor.cpu()) for name, tensor in agent.state_dict().items())
+        return None
+    same = all(torch.equal(weights[name], tensor.cpu()) for name, tensor in agent.state_dict().items())
+    return metadata if same else None
 
 
 @overload
@@ -393,3 +400,11 @@ def _check_optimizer(optimizer: OptimizerLike, state: dict[str, Any], file: Path
             f"{file} was saved with another optimizer (groups of {saved} parameters there, {own} here): make it with "
             "the same OptimizerConfig and agent."
         )
+    for group, other in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        # A later torch may add options, and a schedule adds one; another kind also lacks some of the saved ones.
+        lacking = sorted(group.keys() - other.keys() - {"initial_lr"})
+        if lacking and other.keys() - group.keys() - {"initial_lr"}:
+            raise ValueError(
+                f"{file} was saved with another kind of optimizer, one without {', '.join(lacking)}: make it with the "
+                "same OptimizerConfig and agent."
+            )

@@ -212,9 +212,9 @@ class Experience(SegmentStorage):
             So many segments as `minibatch_size` says; fewer at the end of a pass over a part of a batch.
 
         Raises:
-            ValueError: `advantages` are not those of the complete segments.
+            ValueError: no segment is complete, or `advantages` are not those of the complete segments.
         """
-        if advantages.shape != (self.num_filled, self.horizon):
+        if not self.num_filled or advantages.shape != (self.num_filled, self.horizon):
             raise ValueError(
                 f"advantages is {list(advantages.shape)}, but the batch has {self.num_filled} complete segments of "
                 f"{self.horizon} steps: collect them, and compute the advantages of this batch."
@@ -240,7 +240,7 @@ class Experience(SegmentStorage):
     ) -> Iterator[Minibatch]:
         """A fresh pass of `num_minibatches` draws; see `sample_minibatch`."""
         self._pass = iter(())
-        for _ in range(self.num_minibatches):
+        for _ in range(max(1, self.num_minibatches)):  # with nothing to draw from, the first one says so
             yield self.sample_minibatch(advantages, trainer_config, agent_step)
 
     def minibatch(
@@ -336,8 +336,13 @@ class Experience(SegmentStorage):
         before = self.env.state_dict()
         try:
             self.env.load_state_dict(state["env"])
-        except Exception:
+        except Exception as error:
             self.env.load_state_dict(before)
+            if isinstance(error, ValueError):
+                raise ValueError(
+                    f"the saved experience is of another environment ({str(error).rstrip('.')}): make the environment as it "
+                    "was, or go on without the saved experience."
+                ) from error
             raise
         self.put(state["segments"])
         saved = state["advantages"]

@@ -7,6 +7,7 @@ weight that fades.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class Kickstarter:
     architecture; a teacher from another world is translated with `metta.agent.remap.remap`.
 
     The memories fit together as long as every batch of an experience is trained on with the kickstarter. After a batch that it
-    has not seen, a teacher starts with an empty memory.
+    has not seen, and in another experience, a teacher starts with an empty memory.
 
     Args:
         cfg: who teaches, how much and for how long.
@@ -142,12 +143,17 @@ class _Teacher:
         self._before: _Memory | None = None
         self._after: _Memory | None = None
         self._batch: tuple[int, int] | None = None
+        self._experience: weakref.ref[Experience] | None = None
         self._logprobs = self._values = torch.empty(0)
 
     def lesson(
         self, experience: Experience, indices: torch.Tensor, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log probabilities `[B, T, legal]` and values `[B, T]` of some segments."""
+        if self._experience is None or self._experience() is not experience:
+            if self._experience is not None:  # else the memories may be those of a run that goes on
+                self._before = self._after = None
+            self._experience, self._batch = weakref.ref(experience), None
         batch = (experience.first_chunk, experience.num_filled)
         if self._batch != batch:
             self._study(experience)
@@ -203,7 +209,7 @@ class _Teacher:
             for entry in state["memories"]
         ]
         self._before, self._after = memories or (None, None)
-        self._batch = None
+        self._batch = self._experience = None
 
 
 def _load(uri: str, store: PolicyStore, device: torch.device | str) -> MettaAgent:

@@ -264,13 +264,19 @@ class _PlannedRate(LambdaLR):
     that is continued with more steps would then go on at the end of its old schedule, at rate 0.
     """
 
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: _Schedule, batch_size: int) -> None:
+        self._batch_size = batch_size
+        super().__init__(optimizer, schedule)
+
     def state_dict(self) -> dict[str, Any]:
-        """The clock: batches so far."""
-        return {"last_epoch": self.last_epoch}
+        """The clock: batches so far, and the agent steps of each."""
+        return {"last_epoch": self.last_epoch, "batch_size": self._batch_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Put the clock, and the optimizer's rates to what the schedule says at that time."""
-        self.last_epoch = int(state_dict["last_epoch"])
+        # Another number of processes makes batches of another size: what goes on is the count of agent steps.
+        saved_size = state_dict.get("batch_size", self._batch_size)
+        self.last_epoch = round(state_dict["last_epoch"] * saved_size / self._batch_size)
         self._step_count = self.last_epoch + 1
         rates = [base * f(self.last_epoch) for base, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
         for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, rates, strict=True):
@@ -288,8 +294,9 @@ def make_lr_scheduler(
 ) -> LRScheduler | None:
     """Make a schedule that takes the learning rate to 0 over a training run; step it once after each batch.
 
-    Its `state_dict` is the number of batches so far: a run that is continued with other steps, rate or shape follows
-    the new schedule from there on. Load the optimizer's state first.
+    Its `state_dict` is the clock alone, the agent steps so far in batches: a run that is continued with other steps,
+    rate, shape or size of batches (as other numbers of processes make) follows the new schedule from there on. Load the
+    optimizer's state first.
 
     Args:
         optimizer: its groups are scheduled.
@@ -320,7 +327,7 @@ def make_lr_scheduler(
         raise ValueError(
             f"warmup_steps={warmup_steps} takes {warmup} batches of the run's {total}: warm up for less than the run."
         )
-    return _PlannedRate(optimizer, _Schedule(total, warmup, schedule_type))
+    return _PlannedRate(optimizer, _Schedule(total, warmup, schedule_type), batch_size)
 
 
 def compute_gradient_stats(model: nn.Module) -> dict[str, float]:

@@ -12,6 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from metta.common.files import atomic_write_bytes
+from metta.rl.distributed import get_rank
 from metta.rl.trainer_config import TorchProfilerConfig, due
 
 
@@ -38,8 +39,9 @@ class TorchProfiler:
     def epoch(self, epoch: int) -> Iterator[None]:
         """Profile the block, if it is time.
 
-        The profile is `trace_000010.json.gz` for epoch 10, which chrome://tracing and ui.perfetto.dev show. None is written
-        where the block raises an error.
+        The profile is `trace_000010.json.gz` for epoch 10, which chrome://tracing and ui.perfetto.dev show. Of several
+        processes each but the master adds its rank: `trace_000010_rank_1.json.gz`. None is written where the block raises
+        an error.
 
         Args:
             epoch: batches trained on so far.
@@ -56,4 +58,5 @@ class TorchProfiler:
             trace = Path(folder) / "trace.json"
             record.export_chrome_trace(str(trace))
             data = gzip.compress(trace.read_bytes())
-        atomic_write_bytes(Path(self.config.profile_dir) / f"trace_{epoch:06d}.json.gz", data)
+        whose = f"_rank_{get_rank()}" if get_rank() else ""
+        atomic_write_bytes(Path(self.config.profile_dir) / f"trace_{epoch:06d}{whose}.json.gz", data)

@@ -49,10 +49,11 @@ def prioritized_minibatch(
         # Drawn for certain, so that the check of the loss finds out and says so.
         chance = broken.double()
     else:
-        # Nothing is ruled out altogether, or no weight could make up for it.
-        chance = (priority + 1e-6 * priority.mean()).pow(alpha)
-    if not chance.sum() > 0:
-        chance = torch.ones_like(chance)
+        # Nothing is ruled out altogether, or no weight could make up for it. Relative to the largest, a high power of
+        # very large or very small advantages stays a number.
+        priority = priority + 1e-6 * priority.mean()
+        largest = priority.max()
+        chance = (priority / largest).pow(alpha) if largest > 0 else torch.ones_like(priority)
     indices = torch.multinomial(chance, size, replacement=True, generator=generator)
     weights = chance[indices].pow(-beta)
     return indices, (weights / weights.mean()).float()

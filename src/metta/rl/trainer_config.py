@@ -229,11 +229,6 @@ class TrainerConfig(ExperienceConfig):
     anneal_lr: bool = Field(True, description="Whether the learning rate falls to 0; see make_lr_scheduler.")
     lr_schedule: Literal["linear", "cosine"] = Field("linear", description="Shape of its way down.")
     warmup_steps: int = Field(0, ge=0, description="Agent steps over which the rate first rises.")
-    accumulate_steps: int = Field(
-        1,
-        gt=0,
-        description="Minibatches per update, for Optimizer.step: their mean gradient makes one update.",
-    )
 
     ppo: PPOConfig = PPOConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from metta.common.config import Config
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, SingleTaskCurriculum, make_curriculum
+from metta.mettagrid.curriculum.overrides import override_tasks
 from metta.mettagrid.registry import SIMPLE
 
 
@@ -21,7 +22,7 @@ class Simulation(Config):
     num_episodes: int = Field(1, ge=1, description="Episodes to play; the interval of one is unknown.")
     overrides: dict[str, Any] = Field(
         default_factory=dict,
-        description="Single values of the environment by field name (`EnvConfig.with_overrides`).",
+        description="Single values of the environment by field name (`EnvConfig.with_overrides`), in every task of a curriculum.",
     )
 
     def curriculum(self) -> Curriculum:
@@ -64,7 +65,7 @@ class ReplayConfig(Config):
     )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
-        description="Single values of the environment by field name (`EnvConfig.with_overrides`).",
+        description="Single values of the environment by field name (`EnvConfig.with_overrides`), in every task of a curriculum.",
     )
     seed: int = Field(
         0, ge=0, description="Decides the map, the order of the agents and the sampled actions."
@@ -89,17 +90,9 @@ def tasks_of(env: str | EnvConfig, overrides: dict[str, Any]) -> Curriculum:
         overrides: values that every task takes.
 
     Raises:
-        ValueError: an unknown name, or overrides that do not fit or that are given for several tasks.
+        ValueError: an unknown name, or overrides that do not fit.
     """
     if isinstance(env, EnvConfig):
         return SingleTaskCurriculum(env.with_overrides(**overrides) if overrides else env)
     curriculum = make_curriculum(env).for_evaluation()
-    if not overrides:
-        return curriculum
-    if len(curriculum.tasks) > 1:
-        raise ValueError(
-            f"overrides {sorted(overrides)} are given for '{env}', a curriculum of {len(curriculum.tasks)} tasks; "
-            "override a single environment."
-        )
-    task = curriculum.tasks[0]
-    return SingleTaskCurriculum(task.config.with_overrides(**overrides), task.name)
+    return override_tasks(curriculum, **overrides) if overrides else curriculum

@@ -82,11 +82,7 @@ def play_episodes(
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least one.")
-    for task in tasks.tasks:
-        if not task.config.game.longest_episode:
-            raise ValueError(
-                f"task '{task.name}' never ends (max_steps and episode_lifetime are 0); set one of them to evaluate it."
-            )
+    check_ends(tasks)
     num_worlds = min(num_episodes, MAX_WORLDS)
     quota = np.full(num_worlds, num_episodes // num_worlds)
     quota[: num_episodes % num_worlds] += 1
@@ -115,6 +111,19 @@ def play_episodes(
     finally:
         agent.train(was_training)
     return outcomes
+
+
+def check_ends(tasks: Curriculum) -> None:
+    """See to it that every episode of some tasks ends.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for task in tasks.tasks:
+        if not task.config.game.longest_episode:
+            raise ValueError(
+                f"task '{task.name}' never ends (max_steps and episode_lifetime are 0); set one of them to evaluate it."
+            )
 
 
 @dataclass(frozen=True)

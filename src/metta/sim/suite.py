@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from metta.agent.policy import Policy
 from metta.mettagrid.curriculum.base import Curriculum
@@ -14,7 +14,7 @@ from metta.mettagrid.spec import EnvSpec
 from metta.sim.config import SimulationSuite
 from metta.sim.fitting import fit_policy
 from metta.sim.scores import Score, combine, mean_score
-from metta.sim.simulation import EVALUATION_SEED, play_episodes
+from metta.sim.simulation import EVALUATION_SEED, check_ends, play_episodes
 
 OnMisfit = Literal["raise", "skip"]
 """What to do with a simulation whose world the policy cannot play."""
@@ -137,29 +137,34 @@ def run_suite(
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; give a number >= 0.")
-    episodes: list[EpisodeRecord] = []
+    if on_misfit not in get_args(OnMisfit):
+        raise ValueError(f"on_misfit is {on_misfit!r}; say 'raise' or 'skip'.")
+    playable: dict[str, tuple[Policy, Curriculum]] = {}
     skipped: dict[str, str] = {}
+    # All of them first: what cannot be played is better refused now than after the episodes of others.
     for name, simulation in suite.simulations.items():
         try:
             tasks = simulation.curriculum()
+            check_ends(tasks)
             world = world_spec(tasks)
         except ValueError as error:
             raise ValueError(
                 f"simulation '{name}' of suite '{suite.name}' cannot be made: {error}"
             ) from error
         try:
-            player = fit_policy(policy, world, f"simulation '{name}'")
+            playable[name] = fit_policy(policy, world, f"simulation '{name}'"), tasks
         except ValueError as error:
             if on_misfit == "raise":
                 raise
             skipped[name] = str(error)
-            continue
+    episodes: list[EpisodeRecord] = []
+    for name, (player, tasks) in playable.items():
         own_seed = simulation_seed(seed, name)
         try:
             outcomes = play_episodes(
                 player,
                 tasks,
-                simulation.num_episodes,
+                suite.simulations[name].num_episodes,
                 seed=own_seed,
                 deterministic=deterministic,
                 num_threads=num_threads,

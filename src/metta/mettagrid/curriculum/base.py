@@ -10,6 +10,7 @@ import numpy as np
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.map.config import MapBuilderConfig, MapConfig
+from metta.mettagrid.map.kinds import MapKind
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,8 @@ def make_curriculum(
     if scenes is None:
         return get_curriculum(env_path)
     base = get_env_config(env_path)
+    if isinstance(scenes, str):
+        raise ValueError(f"scenes is {scenes!r}; give a list of scenes, [{scenes!r}].")
     tasks = []
     for place, scene in enumerate(scenes):
         if isinstance(scene, Task):
@@ -189,8 +192,12 @@ def make_curriculum(
             tasks.append(Task(scene, get_env_config(scene)))
         elif isinstance(scene, EnvConfig):
             tasks.append(Task(f"scene_{place}", scene))
-        else:
+        elif isinstance(scene, MapKind):
             tasks.append(Task(f"{env_path}#{place}", on_map(base, scene)))
+        else:
+            raise ValueError(
+                f"scene {place} is {scene!r}; give the name of an environment, an EnvConfig, a map builder or a Task."
+            )
     return MultiTaskCurriculum(tasks)
 
 

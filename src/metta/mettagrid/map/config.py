@@ -226,6 +226,11 @@ class RadialMazeConfig(SolitaryMap):
                 f"{most(self.objects)} objects do not fit at the ends of {self.arms} arms, one each; state more arms or fewer "
                 "objects."
             )
+        if self.arms > 4 and self.arm_length == 1:
+            raise ValueError(
+                f"the ends of {self.arms} arms of length 1 lie beside each other, where objects hide one another; make the arms "
+                "longer, or state 4."
+            )
         least = 2 * self.arm_length + self.arm_width
         if min(self.inner_width, self.inner_height) < least:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -71,15 +72,16 @@ def build_radial_maze(
     angles = 2 * np.pi * np.arange(config.arms) / config.arms
     ways = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     for way in ways:
-        for step in range(config.arm_length + 1):
-            row, col = np.rint(middle + way * step).astype(np.int64)
-            inner[max(row - before, 0) : row + after, max(col - before, 0) : col + after] = 0
+        cells = np.rint(middle + way * np.arange(config.arm_length + 1)[:, None]).astype(np.int64)
+        # From each cell to the next one all between them is free: agents do not move diagonally.
+        for near, far in itertools.pairwise(cells):
+            (top, left), (bottom, right) = np.minimum(near, far) - before, np.maximum(near, far) + after
+            inner[max(top, 0) : bottom, max(left, 0) : right] = 0
     things: list[int] = []
     for name, count in draw_counts(config.objects, rng).items():
         things += [codes[name]] * count
     for way, thing in zip(ways, things, strict=False):
-        # The end itself lies on the rim of the last square of the corridor; one cell in is never cut off.
         row, col = np.rint(middle + way * config.arm_length).astype(np.int64)
-        inner[min(row, inner.shape[0] - 1), min(col, inner.shape[1] - 1)] = thing
+        inner[row, col] = thing
     inner[tuple(middle)] = agents[0]
     return np.pad(inner, config.border_width, constant_values=codes["wall"])
