@@ -117,6 +117,14 @@ MISTAKES = {
         ),
         "action 'a' needs shield, not in game.inventory_item_names",
     ),
+    "reward for a statistic that nobody has": (
+        lambda: EnvConfig(game=GameConfig(stat_rewards={"ore_red.gte": 0.1})),
+        "stat_rewards names 'ore_red.gte', but no agent has .* did you mean ore_red.get",
+    ),
+    "cap on a statistic that is not rewarded": (
+        lambda: EnvConfig(game=GameConfig(stat_rewards={"ore_red.get_max": 2.0})),
+        "stat_rewards caps 'ore_red.get' without paying for it",
+    ),
     "reward of an item of one's own": (
         lambda: GameConfig(inventory_item_names=["gold"], item_rewards={"gold": 1}),
         "item_rewards names gold, which is no standard item .* stat_rewards={'gold.gained'",

@@ -152,6 +152,20 @@ def test_a_finished_run_continues_on_a_longer_schedule(make_run, tmp_path: Path,
     assert not same_weights(before, longer.agent)
 
 
+def test_the_optimizer_goes_on_with_the_options_that_it_was_made_with(make_run, tmp_path: Path) -> None:
+    old, new = make_run(), make_run()
+    old.go(1)
+    old.save(tmp_path)
+    new.optimizer.param_groups[0]["weight_decay"] = 0.25
+    new.optimizer.param_groups[0]["betas"] = (0.5, 0.75)
+    new.load(tmp_path)
+    (group,) = new.optimizer.param_groups
+    assert (group["weight_decay"], group["betas"]) == (0.25, (0.5, 0.75))
+    assert (
+        new.optimizer.state_dict()["state"][0]["step"] == old.optimizer.state_dict()["state"][0]["step"] > 0
+    )
+
+
 def test_the_rate_is_the_one_that_the_new_plan_says(make_run, tmp_path: Path) -> None:
     annealed, constant = make_run(batches=2), make_run(anneal=False)
     for run, name in ((annealed, "annealed"), (constant, "constant")):

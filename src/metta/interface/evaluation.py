@@ -89,7 +89,7 @@ def create_evaluation_config_suite(
         ValueError: an unknown category, a name without a category, or nothing to play.
     """
     chosen: dict[str, Simulation] = {}
-    for category in categories:
+    for category in [categories] if isinstance(categories, str) else categories:
         if category not in STANDARD_SIMULATIONS:
             raise ValueError(
                 f"categories contains '{category}', but the standard ones are {', '.join(STANDARD_SIMULATIONS)}; "

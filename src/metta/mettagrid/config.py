@@ -7,6 +7,7 @@ explicit. Nothing is looked up elsewhere: the same `EnvConfig` is always the sam
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from typing import Any, Self
 
@@ -121,11 +122,29 @@ class EnvConfig(Config):
         """Refuse here, not when a world is made, what the rules cannot express."""
         # Imported late: describing an environment should not load the engine before there is one to check.
         from metta.mettagrid.resolve import resolve
+        from metta.mettagrid.stat_names import rewardable_names
 
         try:
-            resolve(self.to_world_config())
+            resolved = resolve(self.to_world_config())
         except ValidationError as error:
             raise ValueError(explain(error, "the environment")) from None
+        if not self.game.stat_rewards:
+            return
+        known = rewardable_names(resolved)
+        for name in self.game.stat_rewards:
+            base = name.removesuffix("_max")
+            if base not in known:
+                close = difflib.get_close_matches(base, sorted(known), n=3)
+                hint = (
+                    f"did you mean {' or '.join(close)}?"
+                    if close
+                    else "an item's are called like 'ITEM.get'."
+                )
+                raise ValueError(
+                    f"stat_rewards names '{name}', but no agent has such a statistic in this world; {hint}"
+                )
+            if base not in self.game.stat_rewards:
+                raise ValueError(f"stat_rewards caps '{base}' without paying for it; give '{base}' a reward.")
 
     def _check_names(self) -> None:
         if not self.actions:

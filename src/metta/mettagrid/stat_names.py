@@ -104,6 +104,17 @@ def game_stat_names(objects: Sequence[Resolved]) -> StatNames:
     return (("tokens_written",), ("tokens_dropped",), ("tokens_free_space",), *counts)
 
 
+def rewardable_names(resolved: Resolved) -> set[str]:
+    """Every statistic of some agent of a world that `stat_rewards` can pay for."""
+    entries = resolved["objects"].values()
+    groups = [entry for entry in entries if entry["kind"] == "Agent"]
+    objects = [entry for entry in entries if entry["kind"] != "Agent"]
+    counts = len(resolved["actions"]), len(resolved["inventory_item_names"]), len(groups), len(objects)
+    tracked, starts = tracked_invalid(groups), stat_starts(*counts)
+    tables = [agent_stat_names(resolved, groups, objects, row, starts, tracked) for row in range(len(groups))]
+    return {name for table in tables for aliases in table for name in aliases}
+
+
 def tracked_invalid(groups: Sequence[Resolved]) -> list[tuple[int, int, int]]:
     """The particular invalid actions that some group's rewards name."""
     found = set()

@@ -273,7 +273,8 @@ def load_checkpoint(
 
     How the learning rate goes on is decided by the schedule passed, of which only the clock is restored: a run can be
     continued for longer, or at another rate. Where a run had a schedule and now has none, or the other way round, the
-    optimizer keeps the rate that it was made with; without any schedule the saved rate is restored.
+    optimizer keeps the rate that it was made with; without any schedule the saved rate is restored. Its other options (decay,
+    momentum, ...) are always those that it was made with.
 
     Args:
         agent: gets the weights; an agent, or a wrapper of one.
@@ -324,11 +325,15 @@ def load_checkpoint(
     if own is not None:
         own.load_state_dict(weights)
     if optimizer is not None:
-        rates = [group["lr"] for group in optimizer.param_groups]
+        new_schedule = (lr_scheduler is None) != (state.lr_scheduler_state_dict is None)
+        restored = {"params"} if new_schedule else {"params", "lr", "initial_lr"}
+        options = [
+            {name: value for name, value in group.items() if name not in restored}
+            for group in optimizer.param_groups
+        ]
         optimizer.load_state_dict(state.optimizer_state_dict)
-        if (lr_scheduler is None) != (state.lr_scheduler_state_dict is None):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
+        for group, own_options in zip(optimizer.param_groups, options, strict=True):
+            group.update(own_options)
     if lr_scheduler is not None and state.lr_scheduler_state_dict is not None:
         lr_scheduler.load_state_dict(state.lr_scheduler_state_dict)
     if stopwatch is not None and state.stopwatch_state is not None:
