@@ -63,7 +63,7 @@ def main(
         with stop_on_interrupt() as stop, api.explain_lost_process():
             train(stop, env, steps, seed, device, name, workers, wandb, tensorboard, folder)
         api.cleanup_distributed()
-    except (ValueError, OSError, api.LostProcessError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, api.LostProcessError) as error:
         raise SystemExit(f"run.py: {error}") from error
 
 

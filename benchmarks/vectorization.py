@@ -45,6 +45,7 @@ def cases() -> list[Case]:
         Case("simple_64_worlds", get_env_config("/env/mettagrid/simple"), 64),
         Case("24_agents_32_worlds", arena, 32),
         Case("bucketed_64_worlds_50_steps", rooms, 64),
+        Case("arena_256_worlds", get_env_config("/env/mettagrid/arena/basic"), 256),
     ]
 
 

@@ -159,3 +159,12 @@ def test_metadata_that_json_cannot_hold_is_refused(tmp_path: Path, metadata: dic
     with pytest.raises(ValueError, match=r"metadata for .*agent\.pt cannot be written as JSON"):
         save_agent(make_agent(), path, metadata)
     assert not path.exists()
+
+
+def test_another_width_is_told_by_a_layer(tmp_path: Path) -> None:
+    path = tmp_path / "wide.pt"
+    save_agent(make_agent(hidden_dim=24), path, {})
+    with pytest.raises(
+        ValueError, match=r"(encoder|core|head)\S* has shape \[.*24.*\] there and \[.*16.*\] in"
+    ):
+        load_weights(make_agent(hidden_dim=16), path)

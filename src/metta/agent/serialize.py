@@ -168,7 +168,8 @@ def _check_tensors(agent: MettaAgent, tensors: dict[str, torch.Tensor], path: St
                 path,
                 f"it holds the weights {name}, which this agent lacks; make the agent with the config of the file",
             )
-    for name, tensor in expected.items():
+    # A layer tells more than the copy of all weights that `reference` is, so that one comes last.
+    for name, tensor in sorted(expected.items(), key=lambda entry: entry[0] == "reference"):
         if tensor.shape != tensors[name].shape:
             _refuse(
                 path,
