@@ -8,13 +8,8 @@ import torch
 
 import metta.rl.losses
 from metta.api import (
-    ActionConfig,
     AgentModelConfig,
-    EnvConfig,
     ExperienceConfig,
-    GameConfig,
-    MapBuilderConfig,
-    ObjectConfig,
     OptimizerConfig,
     PPOConfig,
     VecEnv,
@@ -26,33 +21,8 @@ from metta.api import (
     summarize,
     train_ppo,
 )
+from small_worlds import CARRYING_ORE
 
-BETWEEN_MINE_AND_GENERATOR = EnvConfig(
-    game=GameConfig(
-        max_steps=40,
-        time_punishment=0,
-        observation_width=3,
-        observation_height=3,
-        num_observation_tokens=40,
-        default_item_max=1,
-        ore_red_reward=0,
-        battery_red_reward=0,
-        stat_rewards={"ore_red.put": 1.0},
-        inventory_item_names=["ore_red", "battery_red"],
-    ),
-    objects=[
-        ObjectConfig(type="wall", name="wall"),
-        ObjectConfig(type="mine", name="mine_red", cooldown=0, initial_resource_count=1),
-        ObjectConfig(type="generator", name="generator_red", cooldown=0, max_output=-1),
-    ],
-    actions=[
-        ActionConfig(type="rotate", key="turn_left", delta=-1),
-        ActionConfig(type="rotate", key="turn_right", delta=1),
-        ActionConfig(type="put_items", key="put_items"),
-        ActionConfig(type="get_items", key="get_items"),
-    ],
-    map_builder=MapBuilderConfig(type="Ascii", ascii_map="#m###m#\n#@###@#\n#n###n#"),
-)
 BEST = 7.0
 """Taking, two turns, putting, two turns: six steps for each ore, so seven of them in forty steps."""
 THRESHOLD = 5.0
@@ -62,7 +32,7 @@ CHANCE = 1.0
 
 def learn() -> float:
     torch.manual_seed(0)
-    env = VecEnv(BETWEEN_MINE_AND_GENERATOR, 16, seed=0, stagger=True)
+    env = VecEnv(CARRYING_ORE, 16, seed=0, stagger=True)
     agent = make_agent(
         env.single_observation_space, env.single_action_space, [], "cpu", AgentModelConfig(hidden_dim=32)
     )
@@ -79,7 +49,7 @@ def learn() -> float:
 
 def test_the_best_there_is() -> None:
     """The bound above is true: the plan that it describes earns that much."""
-    env = VecEnv(BETWEEN_MINE_AND_GENERATOR)
+    env = VecEnv(CARRYING_ORE)
     ids = [env.spec.action_names.index(name) for name in ("get_items", "turn_left", "turn_left", "put_items")]
     plan = [*ids, *ids[1:3]]
     episodes = []
