@@ -24,7 +24,6 @@ from metta.common.interrupt import stop_on_interrupt
 from metta.rl.distributed import (
     LostProcessError,
     any_rank,
-    barrier,
     cleanup_distributed,
     explain_lost_process,
     setup_distributed_vars,
@@ -58,7 +57,7 @@ def lose(folder: Path, how: str) -> None:
     _, _, rank = setup_distributed_vars(timeout=30 if how == "dies" else 1)
     run = Run(8, sizes=SIZES)
     rollout(run.experience, run.policy)
-    barrier()
+    any_rank(False)
     if rank == 1 and how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == 1:

@@ -408,7 +408,7 @@ def _empty_memories(patch) -> None:
     plain = metta.rl.kickstarter.PolicyState.index
     patch.setattr(
         metta.rl.kickstarter,
-        "_parts",
+        "split_size",
         lambda count, largest: [slice(0, count)],
     )
     patch.setattr(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,11 @@ class PolicyState:
         return cls(
             torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
         )
+
+    @classmethod
+    def join(cls, states: Sequence[PolicyState]) -> PolicyState:
+        """The rows of several states, one after the other."""
+        return cls(torch.cat([state.h for state in states], 1), torch.cat([state.c for state in states], 1))
 
     @property
     def batch_size(self) -> int:

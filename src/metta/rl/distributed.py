@@ -167,11 +167,6 @@ def any_rank(flag: bool) -> bool:
     return bool(votes)
 
 
-def barrier() -> None:
-    """Wait until every process has come here."""
-    any_rank(False)
-
-
 def gather(value: Any) -> list[Any]:
     """Everyone's value, by rank, in every process.
 

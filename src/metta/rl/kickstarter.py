@@ -17,6 +17,7 @@ from metta.agent.metta_agent import EvalOutput, MettaAgent
 from metta.agent.policy_store import PolicyStore
 from metta.agent.remap import remap
 from metta.agent.state import PolicyState
+from metta.rl.rollout import split_size
 from metta.rl.trainer_config import KickstartConfig, KickstartTeacherConfig
 from metta.rl.types import Minibatch
 
@@ -178,7 +179,7 @@ class _Teacher:
         logprobs, values = [], []
         for chunk in range(chunks):
             parts = []
-            for part in _parts(rows, max(1, experience.config.minibatch_size // experience.horizon)):
+            for part in split_size(rows, max(1, experience.config.minibatch_size // experience.horizon)):
                 segments = slice(chunk * rows + part.start, chunk * rows + part.stop)
                 starts = experience.starts[segments].to(self.agent.device)
                 out = self.agent.evaluate(
@@ -190,7 +191,7 @@ class _Teacher:
                 logprobs.append(out.all_logprobs.to(experience.storage_device))
                 values.append(out.values.to(experience.storage_device))
                 parts.append(out.state)
-            state = PolicyState(torch.cat([p.h for p in parts], 1), torch.cat([p.c for p in parts], 1))
+            state = PolicyState.join(parts)
         self._after = _Memory(first + chunks, state)
         self._logprobs, self._values = torch.cat(logprobs), torch.cat(values)
 
@@ -222,7 +223,3 @@ def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
     share = teacher.exp()
     never = share == 0
     return (share * (teacher.masked_fill(never, 0) - student.masked_fill(never, 0))).sum(-1)
-
-
-def _parts(count: int, largest: int) -> list[slice]:
-    return [slice(start, min(start + largest, count)) for start in range(0, count, largest)]

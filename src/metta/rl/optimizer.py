@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -193,21 +193,22 @@ class Optimizer(torch.optim.Optimizer):
             parameter.grad = None if gradient is None else gradient.to(parameter, copy=True)
 
 
-def check_finite(number: torch.Tensor, what: str, details: str = "") -> None:
+def check_finite(number: torch.Tensor, what: str, terms: Mapping[str, float] | None = None) -> None:
     """Stop before a number that is not finite spoils the weights, in all processes that train together.
 
     Args:
         number: a scalar, of this process.
         what: its name.
-        details: what else is known.
+        terms: what it is made of, for the message; None: the number alone.
 
     Raises:
         FloatingPointError: it is not finite here, or in another process.
     """
     broken = not bool(torch.isfinite(number))
     if any_rank(broken):
+        parts = ", ".join(f"{name} {value:g}" for name, value in (terms or {}).items())
         value = (
-            f"{what} is not finite ({details or float(number)})"
+            f"{what} is not finite ({parts or float(number)})"
             if broken
             else f"{what} of another process is not finite"
         )

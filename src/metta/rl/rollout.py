@@ -195,11 +195,9 @@ class _Collector:
                 self.agent.act(
                     observations[part], group.state.index(part), generator=self.experience.action_generator
                 )
-                for part in _split_size(
-                    rows.stop - rows.start, self.config.forward_pass_minibatch_target_size
-                )
+                for part in split_size(rows.stop - rows.start, self.config.forward_pass_minibatch_target_size)
             ]
-            group.state = _join([out.state for out in parts])
+            group.state = PolicyState.join([out.state for out in parts])
             actions = torch.cat([out.actions for out in parts])
             logprobs = torch.cat([out.logprobs for out in parts])
             values = torch.cat([out.values for out in parts])
@@ -240,21 +238,17 @@ class _Collector:
         with self.timer("inference"):
             values = [
                 self.agent.value(observations[part], state.index(part))
-                for part in _split_size(len(observations), self.config.forward_pass_minibatch_target_size)
+                for part in split_size(len(observations), self.config.forward_pass_minibatch_target_size)
             ]
             return torch.cat(values)
 
     def _finish(self, end: int) -> None:
-        state = _join([group.state for group in self.groups])
+        state = PolicyState.join([group.state for group in self.groups])
         values = None
         if end % self.experience.horizon == 0:
             # A row whose episode just ended is not bootstrapped, so its value here is never read.
             values = self._value(torch.from_numpy(self.env.observations).to(self.device), state)
         self.experience.finish(end, state, values)
-
-
-def _join(states: list[PolicyState]) -> PolicyState:
-    return PolicyState(torch.cat([s.h for s in states], 1), torch.cat([s.c for s in states], 1))
 
 
 def _split(count: int, parts: int) -> list[slice]:
@@ -264,6 +258,6 @@ def _split(count: int, parts: int) -> list[slice]:
     return [slice(lo, hi) for lo, hi in pairwise(bounds)]
 
 
-def _split_size(count: int, largest: int) -> list[slice]:
+def split_size(count: int, largest: int) -> list[slice]:
     """`count` things in as few contiguous parts of nearly equal size as have at most `largest` each."""
     return _split(count, -(-count // largest))

@@ -82,8 +82,7 @@ def train_ppo(
             stopped = losses.exceeds(config.target_kl)
             if stopped:
                 break
-            terms = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-            check_finite(result.loss.detach(), "the loss", terms)
+            check_finite(result.loss.detach(), "the loss", scalars)
             optimizer.zero_grad()
             result.loss.backward()  # type: ignore[no-untyped-call]
             grad_norms.append(clip_and_step(optimizer, agent.parameters(), config.max_grad_norm))

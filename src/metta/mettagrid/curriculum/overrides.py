@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from metta.mettagrid.curriculum.base import Curriculum, Task
+from metta.mettagrid.world_config import explain
 
 
 class OverriddenCurriculum:
@@ -63,14 +64,6 @@ def override_tasks(curriculum: Curriculum, **overrides: Any) -> Curriculum:
             tasks.append(Task(task.name, task.config.with_overrides(**overrides)))
         except ValueError as error:
             listed = ", ".join(f"{name}={value!r}" for name, value in overrides.items())
-            raise ValueError(f"task '{task.name}' with {listed}: {_reason(error)}") from None
+            reason = explain(error, "the changed one") if isinstance(error, ValidationError) else error
+            raise ValueError(f"task '{task.name}' with {listed}: {reason}") from None
     return OverriddenCurriculum(curriculum, tuple(tasks))
-
-
-def _reason(error: ValueError) -> str:
-    """What is wrong; of a configuration, the first complaint without the whole of it."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")

@@ -128,8 +128,3 @@ def agent_order(config: EnvConfig) -> list[str]:
         return stated * (builder.num_agents // len(stated))
     groups = list(config.game.groups)
     return [groups[place % len(groups)] for place in range(builder.num_agents)]
-
-
-def agents_per_group(config: EnvConfig) -> dict[str, int]:
-    """How many agents of each group a map gets."""
-    return dict(Counter(agent_order(config)))
