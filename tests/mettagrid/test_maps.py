@@ -97,3 +97,9 @@ def test_an_unknown_cell_of_a_drawn_map_is_refused() -> None:
     config = EnvConfig(map_builder=MapBuilderConfig(type="Ascii", ascii_map="@T"))
     with pytest.raises(ValueError, match="a cell 'temple'"):
         builder_of(config)
+
+
+def test_a_drawing_is_read_before_the_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = builder_of(EnvConfig(map_builder=MapBuilderConfig(type="Ascii", ascii_map="#@#\n#.#")))
+    monkeypatch.setattr("metta.mettagrid.map.builder.parse_ascii", None)
+    assert build(np.random.default_rng(0)).shape == (2, 3)

@@ -58,6 +58,9 @@ def make_map_builder(config: EnvConfig, cell_codes: dict[str, int]) -> MapBuilde
             "the map has walls of its own, but no object is called 'wall'; add one, or use a Random map with border_width=0."
         )
     agents = [cell_codes[f"agent.{group}"] for group in agent_order(config)]
+    if isinstance(drawn, MapBuilderConfig) and drawn.ascii_map is not None:
+        same = build_map(builder, cell_codes, agents, np.random.default_rng(0))
+        return lambda _rng: same  # a drawing is read once, not for every episode
     return lambda rng: build_map(builder, cell_codes, agents, rng)
 
 
