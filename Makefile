@@ -31,7 +31,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.engine
+	$(BIN)/metta bench
 	$(BIN)/python -m benchmarks.training
 
 test-browser: $(READY)

@@ -17,12 +17,14 @@ MAY_IMPORT = {
     "stats": {"common"},
     "tracking": {"common"},
     "mettagrid": {"common"},
+    "bench": {"common", "mettagrid"},
     "agent": {"common", "mettagrid"},
     "rl": {"common", "mettagrid", "agent"},
     "sim": {"common", "mettagrid", "agent", "viewer"},
     "eval": {"common", "mettagrid", "agent", "sim"},
     "interface": {"common", "mettagrid", "agent", "rl", "sim", "eval", "stats", "tracking", "viewer"},
     "api": {"common", "mettagrid", "agent", "rl", "sim", "eval", "stats", "tracking", "interface"},
+    "cli": {"bench"},
 }
 
 

@@ -1,0 +1,1 @@
+"""Measuring the engine on the machine at hand: `metta bench`."""

@@ -1,0 +1,47 @@
+"""The console command `metta`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Metta: a fast multi-agent grid world.")
+
+
+@app.callback()
+def metta() -> None:
+    """Metta: a fast multi-agent grid world."""
+
+
+@app.command()
+def bench(
+    case: Annotated[
+        list[str] | None, typer.Option(help="One of a, b, c, d; may be repeated. All without it.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two rounds instead of seven.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object of named figures.")] = False,
+) -> None:
+    """Measure how fast worlds are stepped here, beside what this machine can do."""
+    from metta.bench.cases import CASES
+    from metta.bench.report import LEGEND, stepping_lines
+    from metta.bench.stepping import measure
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    unknown = [name for name in case or [] if name not in CASES]
+    if unknown:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is no case; the cases are {', '.join(CASES)}.", param_hint="--case"
+        )
+    figures = {}
+    for name in case or CASES:
+        figures[name] = measure(CASES[name], rounds=2 if quick else 7)
+        if not as_json:
+            print("\n".join(stepping_lines(CASES[name], figures[name])), end="\n\n", flush=True)
+    print(json.dumps(figures, indent=1) if as_json else LEGEND)
+
+
+if __name__ == "__main__":
+    app()
