@@ -22,10 +22,12 @@ def bench(
         list[str] | None, typer.Option(help="One of a, b, c, d; may be repeated. All without it.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Two rounds instead of seven.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Instead: bytes per world, by array.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object of named figures.")] = False,
 ) -> None:
     """Measure how fast worlds are stepped here, beside what this machine can do."""
     from metta.bench.cases import CASES
+    from metta.bench.memory import bytes_per_world, memory_lines
     from metta.bench.report import LEGEND, stepping_lines
     from metta.bench.stepping import measure
 
@@ -35,8 +37,13 @@ def bench(
         raise typer.BadParameter(
             f"'{unknown[0]}' is no case; the cases are {', '.join(CASES)}.", param_hint="--case"
         )
+    names = case or list(CASES)
+    if memory:
+        sizes = {name: bytes_per_world(CASES[name]) for name in names}
+        print(json.dumps(sizes, indent=1) if as_json else "\n".join(memory_lines(sizes)))
+        return
     figures = {}
-    for name in case or CASES:
+    for name in names:
         figures[name] = measure(CASES[name], rounds=2 if quick else 7)
         if not as_json:
             print("\n".join(stepping_lines(CASES[name], figures[name])), end="\n\n", flush=True)

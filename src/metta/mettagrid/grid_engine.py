@@ -249,6 +249,13 @@ class GridEngine(WorldReader):
         """Rows that each world has for converters and for different invalid actions; they grow on demand."""
         return self._state.converters.shape[1], self._state.invalid.shape[1]
 
+    @property
+    def bytes_per_world(self) -> dict[str, int]:
+        """Bytes that each world takes, by array; they grow where `capacity` does. What all worlds share is not in it."""
+        arrays = self._arrays() | {"no_actions": self._no_actions}
+        del arrays["rules"]
+        return {name: array.nbytes // self.num_worlds for name, array in arrays.items()}
+
     def reserve(self, converters: int, invalid: int) -> None:
         """Make the capacity at least this, so that snapshots of several engines are alike; worlds do not change."""
         self._grow_things(converters)
