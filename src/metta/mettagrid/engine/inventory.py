@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.exact import times
 from metta.mettagrid.engine.state import (
     CAP,
     CHANGED,
@@ -51,8 +52,8 @@ def change_items(rules: Rules, state: State, w: int, a: int, item: int, delta: i
     rate = rules.item_rewards[r, group, item, RATE]
     if rate != np.float32(0):
         cap = rules.item_rewards[r, group, item, CAP]
-        before = min(rate * np.float32(old), cap)
-        after = min(rate * np.float32(new), cap)
+        before = min(times(rate, np.float32(old)), cap)
+        after = min(times(rate, np.float32(new)), cap)
         state.values[REWARD, w, a] += after - before
     return change
 

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.exact import times
 from metta.mettagrid.engine.grid import agent_cell
 from metta.mettagrid.engine.looks import pack_token, show_agent
 from metta.mettagrid.engine.state import (
@@ -53,16 +54,26 @@ MAX_WINDOW_CELLS = 15 * 15
 @rule
 def observe(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) -> None:
     """Write the observations of all agents of a world."""
+    show_changed(rules, state, w)
     for a in range(state.worlds[w, NUM_AGENTS]):
-        if state.agents[w, a, CHANGED]:
-            show_agent(rules, state, w, a)
-    for a in range(state.worlds[w, NUM_AGENTS]):
-        observe_agent(rules, state, seen, w, a, int(actions[w, a, 0]), int(actions[w, a, 1]))
+        wanted = observe_agent(rules, state, seen, w, a, int(actions[w, a, 0]), int(actions[w, a, 1]))
+        count_tokens(rules, state, w, wanted)
 
 
 @rule
-def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action: int, arg: int) -> None:
-    """Write one agent's observation and count its tokens; what does not fit is dropped."""
+def show_changed(rules: Rules, state: State, w: int) -> None:
+    """Renew the looks of the agents that changed."""
+    for a in range(state.worlds[w, NUM_AGENTS]):
+        if state.agents[w, a, CHANGED]:
+            show_agent(rules, state, w, a)
+
+
+@rule
+def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action: int, arg: int) -> int:
+    """Write one agent's observation; returns how many tokens it wants, of which those that do not fit are dropped.
+
+    It writes to nothing that another agent reads, so agents may be observed side by side.
+    """
     r = state.worlds[w, RULE]
     capacity = int(rules.scalars[r, S_NUM_TOKENS])
     wanted = observe_self(rules, state, w, a, capacity, action, arg)
@@ -93,6 +104,14 @@ def observe_agent(rules: Rules, state: State, seen: Ints, w: int, a: int, action
     for byte in range(3 * written, 3 * int(state.agents[w, a, TOKENS_USED])):
         state.observations[w, a, byte] = PADDING
     state.agents[w, a, TOKENS_USED] = written
+    return wanted
+
+
+@rule
+def count_tokens(rules: Rules, state: State, w: int, wanted: int) -> None:
+    """Count the tokens of one observation."""
+    capacity = int(rules.scalars[state.worlds[w, RULE], S_NUM_TOKENS])
+    written = min(wanted, capacity)
     state.game_stats[w, TOKENS_WRITTEN] += np.float32(written)
     state.game_stats[w, TOKENS_DROPPED] += np.float32(wanted - written)
     state.game_stats[w, TOKENS_FREE] += np.float32(capacity - written)
@@ -160,15 +179,15 @@ def completion_byte(step: int, max_steps: int) -> int:
     """How much of the episode is over, in 255ths; 0 if it has no end."""
     if max_steps == 0:
         return 0
-    part = np.float32(step) / np.float32(max_steps) * np.float32(255)
-    return math.floor(float(part) + 0.5) & 255
+    part = times(np.float32(step) / np.float32(max_steps), np.float32(255))
+    return int(math.floor(float(part) + 0.5)) & 255
 
 
 @rule
 def reward_byte(reward: np.float32) -> int:
     """The low byte of the reward in hundredths, rounded, halves away from zero; 0 if beyond 32 bits."""
-    hundredths = float(reward * np.float32(100))
+    hundredths = float(times(reward, np.float32(100)))
     if not abs(hundredths) < 2147483648.0:
         return 0
-    size = math.floor(abs(hundredths) + 0.5)
+    size = int(math.floor(abs(hundredths) + 0.5))
     return (size if hundredths >= 0 else -size) & 255

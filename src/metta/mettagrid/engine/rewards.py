@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.exact import exponential, times, times64
 from metta.mettagrid.engine.state import (
     CAP,
     DIVERSITY,
@@ -55,7 +56,9 @@ def reward_statistics(rules: Rules, state: State, w: int) -> None:
                 if slot >= 0:
                     value += state.agent_stats[w, a, slot]
             if value != ZERO:
-                worth += min(value * rules.stat_rates[r, group, i, RATE], rules.stat_rates[r, group, i, CAP])
+                worth += min(
+                    times(value, rules.stat_rates[r, group, i, RATE]), rules.stat_rates[r, group, i, CAP]
+                )
         delta = worth - state.values[STAT_REWARD, w, a]
         if delta != ZERO:
             state.values[REWARD, w, a] += delta
@@ -105,7 +108,7 @@ def share_rewards(rules: Rules, state: State, w: int) -> None:
             any_reward = True
             group = state.agents[w, a, GROUP]
             g = rules.groups[r, group, GROUP_ID]
-            part = reward * rules.group_reals[r, group, SHARE]
+            part = times(reward, rules.group_reals[r, group, SHARE])
             rewards[REWARD, w, a] = reward - part
             sums[w, g] += part / np.float32(state.group_sizes[w, g])
     if any_reward:
@@ -131,7 +134,8 @@ def reward_diversity(rules: Rules, state: State, w: int) -> None:
     mean /= count
     variance = 0.0
     for a in range(count):
-        variance += (float(totals[EPISODE_REWARD, w, a]) - mean) ** 2
+        away = float(totals[EPISODE_REWARD, w, a]) - mean
+        variance += times64(away, away)
     scale = math.sqrt(variance / count)
     for a in range(count):
         x = float(totals[EPISODE_REWARD, w, a])
@@ -146,15 +150,15 @@ def reward_diversity(rules: Rules, state: State, w: int) -> None:
                     continue
                 away = abs(x - group_mean(rules, state, w, g))
                 if g == own:
-                    similar = math.exp(-away / scale)
+                    similar = exponential(-away / scale)
                 else:
                     distance += away
                     others += 1
             if others > 0:
-                different = 1.0 - math.exp(-(distance / others) / scale)
-        bonus = x * (
-            float(rules.reals[r, SIMILARITY]) * similar + float(rules.reals[r, DIVERSITY]) * different
-        )
+                different = 1.0 - exponential(-(distance / others) / scale)
+        weight = times64(float(rules.reals[r, SIMILARITY]), similar)
+        weight += times64(float(rules.reals[r, DIVERSITY]), different)
+        bonus = times64(x, weight)
         totals[REWARD, w, a] += np.float32(bonus)
 
 

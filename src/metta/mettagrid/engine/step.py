@@ -79,11 +79,23 @@ def step_worlds(rule_table: Any, state_table: Any, actions: Ints, seen: Ints, st
 @rule
 def step_world(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) -> None:
     """Do one step of one world."""
+    change_world(rules, state, actions, w)
+    observe(rules, state, actions, seen, w)
+    reward_agents(rules, state, w)
+
+
+@rule
+def change_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
+    """The part of a step before anybody looks."""
     begin_step(state, w)
     run_converters(rules, state, w)
     draw_order(state, w)
     run_actions(rules, state, actions, w)
-    observe(rules, state, actions, seen, w)
+
+
+@rule
+def reward_agents(rules: Rules, state: State, w: int) -> None:
+    """The part of a step after everybody looked."""
     reward_statistics(rules, state, w)
     sum_episode_rewards(state, w)
     ended = end_episode(rules, state, w)
