@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "tracking": {"common"},
     "mettagrid": {"common"},
     "bench": {"common", "mettagrid"},
+    "adapters": {"mettagrid"},
     "agent": {"common", "mettagrid"},
     "rl": {"common", "mettagrid", "agent"},
     "sim": {"common", "mettagrid", "agent", "viewer"},
@@ -70,6 +71,15 @@ def test_importing_metta_loads_nothing_heavy() -> None:
 
 def test_importing_the_world_loads_no_torch() -> None:
     code = "import sys, metta.mettagrid.env; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
+
+
+@pytest.mark.parametrize("module", ["gymnasium_env", "gymnasium_vector", "gymnasium_ids"])
+def test_the_gymnasium_adapter_loads_no_torch(module: str) -> None:
+    code = f"import sys, metta.adapters.{module}; print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "False\n"

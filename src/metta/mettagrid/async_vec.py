@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,15 @@ class AsyncVecEnv(VecEnv):
         """
         self._refuse_under_way("step()")
         return super().step(actions, worlds)
+
+    def restart(self, worlds: Sequence[int]) -> None:
+        """As in `VecEnv`.
+
+        Raises:
+            RuntimeError: something was sent and not received.
+        """
+        self._refuse_under_way("restart()")
+        super().restart(worlds)
 
     def async_reset(self, seed: int | None = None) -> None:
         """Begin a new episode in every world; `recv` then hands out the first observations, group by group.

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum
+from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.objects import MAP_CHARACTERS
 from metta.mettagrid.spec import Feature
 from metta.mettagrid.vec import VecEnv
@@ -126,21 +127,30 @@ class MettaGridEnv:
 
     def render(self) -> str:
         """The world as text, one character a cell: agents `@`, or the number of their group if there are several."""
-        names = {name: character for character, name in reversed(MAP_CHARACTERS.items())}
-        engine = self.vec.engine
-        types = self.vec.spec.object_type_names
-        height, width = (int(n) for n in engine.map_size(0))
-        rows = [["."] * width for _ in range(height)]
-        groups = {obj["group_id"] for obj in engine.grid_objects(0).values() if "group_id" in obj}
-        for obj in engine.grid_objects(0).values():
-            name = types[obj["type"]]
-            if "agent_id" in obj:
-                character = "@" if len(groups) < 2 else GROUP_MARKS[obj["group_id"] % len(GROUP_MARKS)]
-            else:
-                character = names.get(name, "?")
-            rows[obj["r"]][obj["c"]] = character
-        return "\n".join("".join(row) for row in rows)
+        return world_as_text(self.vec.engine, 0)
 
     def close(self) -> None:
         """Nothing is stepped afterwards."""
         self.vec.close()
+
+
+def world_as_text(engine: GridEngine, world: int) -> str:
+    """A world as text, one character a cell: agents `@`, or the number of their group if there are several.
+
+    Args:
+        engine: that steps it.
+        world: its place in the batch.
+    """
+    names = {name: character for character, name in reversed(MAP_CHARACTERS.items())}
+    types = engine.rule_of(world).spec.object_type_names
+    height, width = engine.map_size(world)
+    things = engine.grid_objects(world)
+    rows = [["."] * width for _ in range(height)]
+    groups = {thing["group_id"] for thing in things.values() if "group_id" in thing}
+    for thing in things.values():
+        if "agent_id" in thing:
+            character = "@" if len(groups) < 2 else GROUP_MARKS[thing["group_id"] % len(GROUP_MARKS)]
+        else:
+            character = names.get(types[thing["type"]], "?")
+        rows[thing["r"]][thing["c"]] = character
+    return "\n".join("".join(row) for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -189,6 +190,22 @@ class VecEnv:
             self._begin(list(range(self.num_worlds)), stagger=self.stagger)
         self._untouched = False
         return self._shown(slice(None))
+
+    def restart(self, worlds: Sequence[int]) -> None:
+        """Begin the next episode in some worlds only; what they were playing is left unfinished, and no outcome is reported.
+
+        Args:
+            worlds: their places in the batch, each once. `observations` and `starts` then show their new episodes.
+
+        Raises:
+            ValueError: a world that is not there, or stated twice.
+        """
+        chosen = [int(world) for world in worlds]
+        if len(set(chosen)) < len(chosen) or not all(0 <= world < self.num_worlds for world in chosen):
+            raise ValueError(f"worlds is {chosen}; state different worlds from 0 to {self.num_worlds - 1}.")
+        if chosen:
+            self._begin(chosen)
+            self._untouched = False
 
     def _shown(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Observations in the form in which they are handed out."""
