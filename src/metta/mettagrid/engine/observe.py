@@ -8,8 +8,6 @@ index is negative.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from metta.mettagrid.engine.compile import rule
@@ -180,7 +178,7 @@ def completion_byte(step: int, max_steps: int) -> int:
     if max_steps == 0:
         return 0
     part = times(np.float32(step) / np.float32(max_steps), np.float32(255))
-    return int(math.floor(float(part) + 0.5)) & 255
+    return int(float(part) + 0.5) & 255
 
 
 @rule
@@ -189,5 +187,5 @@ def reward_byte(reward: np.float32) -> int:
     hundredths = float(times(reward, np.float32(100)))
     if not abs(hundredths) < 2147483648.0:
         return 0
-    size = int(math.floor(abs(hundredths) + 0.5))
+    size = int(abs(hundredths) + 0.5)
     return (size if hundredths >= 0 else -size) & 255
