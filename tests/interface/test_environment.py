@@ -50,15 +50,15 @@ class Counting(MultiTaskCurriculum):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
     """The curriculum that is called /test/counting."""
-    from metta.interface import environment
+    from metta.mettagrid import tasks
 
     curriculum = Counting()
-    find: Callable[[str], Curriculum] = environment.make_curriculum
+    find: Callable[[str], Curriculum] = tasks.make_curriculum
 
     def make_curriculum(path: str) -> Curriculum:
         return curriculum if path == "/test/counting" else find(path)
 
-    monkeypatch.setattr(environment, "make_curriculum", make_curriculum)
+    monkeypatch.setattr(tasks, "make_curriculum", make_curriculum)
     return curriculum
 
 
