@@ -14,6 +14,7 @@ EXTRA = "pip install 'metta[peers]'"
     ("module", "library", "name", "remedy"),
     [
         ("pettingzoo_env", "pettingzoo", "PettingZoo", EXTRA),
+        ("torchrl_env", "tensordict", "TorchRL", EXTRA),
     ],
 )
 def test_it_is_said_what_is_missing(
