@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
-from metta.mettagrid.engine.observe import MAX_WINDOW_CELLS
 from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
 from metta.mettagrid.engine.state import (
     INVALID_COLUMNS,
-    SHORT_LOOK,
     Rules,
     State,
     allocate,
     clear,
-    words_of,
 )
 from metta.mettagrid.engine.step import step_worlds
 from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
@@ -131,7 +128,6 @@ class GridEngine(WorldReader):
             previous.shutdown()
         self._num_threads = count
         self._pool = ThreadPoolExecutor(count - 1, "metta-engine") if count > 1 else None
-        self._seen = np.zeros((count, 2, MAX_WINDOW_CELLS + 31), np.int32)
 
     def reset(
         self,
@@ -176,9 +172,7 @@ class GridEngine(WorldReader):
         self._waiting = not self._began.all()
         clear(self._state, list(worlds))
         with np.errstate(all="ignore"):
-            reset_worlds(
-                self._rule_table, self._state_table, self._no_actions, self._seen[0], self._maps, starts
-            )
+            reset_worlds(self._rule_table, self._state_table, self._no_actions, self._maps, starts)
 
     def step(self, actions: NDArray[np.integer[Any]], worlds: slice = slice(None)) -> None:
         """Do one step of all worlds, or of a contiguous part of them, and write the arrays in place.
@@ -266,12 +260,13 @@ class GridEngine(WorldReader):
         rules = self.rules
         return {
             "worlds": self.num_worlds,
-            "grid": (self.max_height + 2 * self._margin) * self._stride,
+            "rows": self.max_height + 2 * self._margin,
+            "columns": self._stride,
             "agents": self.max_agents,
             "converters": 1,
             "items": max(1, *(len(rule.item_names) for rule in rules)),
             "codes": self._num_codes(1),
-            "look": 1 + max(SHORT_LOOK, *(rule.look_length for rule in rules)),
+            "look": max(rule.look_length for rule in rules),
             "group_ids": self._tables.groups.shape[1],
             "agent_stats": max(len(names) for rule in rules for names in rule.agent_stats),
             "converter_stats": max(
@@ -311,22 +306,20 @@ class GridEngine(WorldReader):
                 self._num_threads, stop - start, (stop - start) * self.max_agents // self.agents_per_thread
             )
         if threads <= 1:
-            return self._run_part(actions, 0, start, stop)
+            return self._run_part(actions, start, stop)
         assert self._pool is not None
         bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
         others = [
-            self._pool.submit(self._run_part, actions, i, bounds[i], bounds[i + 1]) for i in range(1, threads)
+            self._pool.submit(self._run_part, actions, bounds[i], bounds[i + 1]) for i in range(1, threads)
         ]
-        return max(self._run_part(actions, 0, bounds[0], bounds[1]), *(other.result() for other in others))
+        return max(self._run_part(actions, bounds[0], bounds[1]), *(other.result() for other in others))
 
-    def _run_part(self, actions: NDArray[Any], thread: int, start: int, stop: int) -> int:
+    def _run_part(self, actions: NDArray[Any], start: int, stop: int) -> int:
         if not is_interpreted():
-            used = step_worlds(self._rule_table, self._state_table, actions, self._seen[thread], start, stop)
+            used = step_worlds(self._rule_table, self._state_table, actions, start, stop)
         else:
             with np.errstate(all="ignore"):  # compiled code does not warn of overflows either
-                used = step_worlds(
-                    self._rule_table, self._state_table, actions, self._seen[thread], start, stop
-                )
+                used = step_worlds(self._rule_table, self._state_table, actions, start, stop)
         return int(used)
 
     def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
@@ -392,7 +385,6 @@ class GridEngine(WorldReader):
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a snapshot holds; `rules` is a fingerprint."""
         arrays: dict[str, NDArray[Any]] = self._state._asdict()
-        del arrays["tokens"]  # another view of the observations
         return arrays | {
             "maps": self._maps,
             "began": self._began,
@@ -412,7 +404,7 @@ def _observing_into(observations: NDArray[np.uint8], state: State) -> State:
         )
     flat = observations.reshape(state.observations.shape)
     flat[...] = state.observations
-    return state._replace(observations=flat, tokens=words_of(flat))
+    return state._replace(observations=flat)
 
 
 def _as_int32(actions: NDArray[Any]) -> NDArray[np.int32]:

@@ -72,8 +72,9 @@ def grid_objects(
         layer = 0 if code <= num_agents else 1
         facts: dict[str, Any] = {"id": number, "location": (r, c, layer), "r": r, "c": c, "layer": layer}
         look = state.looks[world, code]
-        for token in look[1 : 1 + int(look[0])].tolist():
-            facts[rules.spec.features[token >> 8 & 255].name] = token >> 16 & 255
+        tokens = look[cols.LOOK_HEAD :][: 3 * int(look[0])].reshape(-1, 3)
+        for _, feature, value in tokens.tolist():
+            facts[rules.spec.features[feature].name] = value
         facts["type"] = facts["type_id"]
         facts["is_swappable"] = False
         if layer == 0:

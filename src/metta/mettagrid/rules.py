@@ -153,18 +153,18 @@ def compile_rules(config: WorldConfig) -> RuleTable:
 def stack_rules(rules: Sequence[RuleTable], stride: int) -> Rules:
     """Tables of several rule sets in one, smaller ones padded; `stride` is the columns of the grid."""
     stacked: dict[str, Any] = {}
+    windows = {rule.tables["window"].tobytes(): rule for rule in rules}
+    views = [window_tables(rule, stride) for rule in windows.values()]
     for name in Rules._fields:
-        tables = [rule.tables[name] for rule in rules]
-        if name == "window":
-            tables = [
-                np.stack([t[:, 0] * stride + t[:, 1], t[:, 2]], axis=1).astype(np.int32) for t in tables
-            ]
+        tables = [view[name] for view in views] if name in views[0] else [rule.tables[name] for rule in rules]
         shape = [max(max(t.shape[axis] for t in tables), 1) for axis in range(tables[0].ndim)]
         stack = np.zeros((len(tables), *shape), tables[0].dtype)
         for row, table in enumerate(tables):
             _fill(stack[row], table)
         stacked[name] = stack
     stacked["stat_slots"] = _pad_slots(rules, stacked["stat_slots"])
+    rows = {window: row for row, window in enumerate(windows)}
+    stacked["scalars"][:, cols.S_WINDOW] = [rows[rule.tables["window"].tobytes()] for rule in rules]
     return Rules(**stacked)
 
 
@@ -181,6 +181,42 @@ def window_table(height: int, width: int) -> Ints:
                 if abs(row) <= height // 2 and abs(col) <= width // 2:
                     cells.append((row, col, 16 * (row + height // 2) + col + width // 2))
     return np.array(cells, np.int32)
+
+
+def window_tables(rule: RuleTable, stride: int) -> dict[str, Any]:
+    """The engine's tables of a rule set's window on a grid with `stride` columns; see `engine.state.Rules`.
+
+    `ranks` turns the bits of a window row that say which cells hold something into bits in the order in which cells are
+    shown: word 0 for the first `RANK_BITS` cells, word 1 for the next, and further pairs of words for larger windows. The
+    bits of the left half of a row and those of the right half are looked up apart, which keeps the tables small.
+    """
+    cells = rule.tables["window"]
+    height, width = rule.spec.obs_height, rule.spec.obs_width
+    every_third = np.zeros((len(cells), cols.SHORT_LOOK_BYTES), np.uint8)
+    every_third[:, ::3] = cells[:, 2:]
+    parts = _window_parts(height, width)
+    low = (width + 1) // 2
+    halves = (range(low), range(low, width))
+    ranks = np.zeros((parts, height, sum(2 ** len(half) for half in halves), 2), np.int64)
+    for rank, (row, col, _) in enumerate(cells.tolist()):
+        part, bit = divmod(rank, 2 * cols.RANK_BITS)
+        word, bit = divmod(bit, cols.RANK_BITS)
+        col += width // 2
+        half = halves[col >= low]
+        first = 2**low if col >= low else 0
+        bits = np.arange(2 ** len(half))
+        has_cell = bits >> half.index(col) & 1 == 1
+        ranks[part, row + height // 2, first + bits[has_cell], word] |= 1 << bit
+    return {
+        "window": np.stack([cells[:, 0] * stride + cells[:, 1], cells[:, 2]], axis=1).astype(np.int32),
+        "locations": every_third.view("<i8"),
+        "ranks": ranks.reshape(parts * height, *ranks.shape[2:]),
+    }
+
+
+def _window_parts(height: int, width: int) -> int:
+    """Pairs of words that it takes to have a bit for every cell."""
+    return -(-height * width // (2 * cols.RANK_BITS))
 
 
 def _kind(name: str, entry: Mapping[str, Any]) -> str:
@@ -305,8 +341,10 @@ def _scalars(
         cols.S_TOP_PRIORITY: tables["actions"][:, cols.PRIORITY].max(initial=0),
         cols.S_NUM_ITEMS: len(resolved["inventory_item_names"]),
         cols.S_NUM_TOKENS: resolved["num_observation_tokens"],
-        cols.S_NUM_CELLS: len(tables["window"]),
-        cols.S_CENTER: tables["window"][0, 2],
+        cols.S_CENTER: 16 * (resolved["obs_height"] // 2) + resolved["obs_width"] // 2,
+        cols.S_WINDOW_ROWS: resolved["obs_height"],
+        cols.S_WINDOW_COLS: resolved["obs_width"],
+        cols.S_WINDOW_PARTS: _window_parts(resolved["obs_height"], resolved["obs_width"]),
         cols.S_SHOW_COMPLETION: shown["episode_completion_pct"],
         cols.S_SHOW_ACTION: shown["last_action"],
         cols.S_SHOW_REWARD: shown["last_reward"],

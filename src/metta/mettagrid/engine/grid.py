@@ -96,6 +96,15 @@ def wall_in(state: State, w: int, cell: int) -> int:
 
 
 @rule
+def flip_occupied(state: State, w: int, row: int, col: int) -> None:
+    """Note that a map cell which held nothing holds something now, or the reverse."""
+    row += int(state.worlds[w, MARGIN])
+    col += int(state.worlds[w, MARGIN])
+    state.occupied[w, row, (col >> 4) + 1] ^= 1 << (col & 15)
+    state.occupied[w, row, col >> 4] ^= 1 << (col & 15) + 16
+
+
+@rule
 def exchange(state: State, w: int, a: int, cell: int) -> None:
     """Let an agent change places with whatever is in a cell, also nothing; walls and agents may be moved."""
     own = agent_cell(state, w, a)
@@ -111,5 +120,10 @@ def exchange(state: State, w: int, a: int, cell: int) -> None:
         state.agents[w, other, COL] = state.agents[w, a, COL]
     margin = int(state.worlds[w, MARGIN])
     stride = int(state.worlds[w, STRIDE])
-    state.agents[w, a, ROW] = cell // stride - margin
-    state.agents[w, a, COL] = cell % stride - margin
+    row = cell // stride - margin
+    col = cell % stride - margin
+    if code == 0:
+        flip_occupied(state, w, int(state.agents[w, a, ROW]), int(state.agents[w, a, COL]))
+        flip_occupied(state, w, row, col)
+    state.agents[w, a, ROW] = row
+    state.agents[w, a, COL] = col

@@ -26,34 +26,38 @@ from metta.mettagrid.engine.state import (
     GROUP_ID,
     IDLE,
     INPUT,
+    LOOK_HEAD,
     NUM_AGENTS,
     NUM_CONVERTERS,
     OBJECT,
     OBJECT_COLOR,
     OUTPUT,
-    PADDING_TOKEN,
     PHASE,
     RULE,
     S_NUM_ITEMS,
     S_RECIPES,
-    SHORT_LOOK,
+    SHORT_LOOK_BYTES,
     SWAPPABLE,
     TYPE_ID,
     Rules,
     State,
 )
+from metta.mettagrid.engine.words import write_word
 
 
 @rule
 def pack_token(feature: int, value: int) -> int:
-    """A token as a word with location 0, followed by padding."""
-    return int(feature) << 8 | (int(value) & 255) << 16 | 255 << 24
+    """A token as a number with location 0."""
+    return int(feature) << 8 | (int(value) & 255) << 16
 
 
 @rule
 def put_token(state: State, w: int, code: int, length: int, feature: int, value: int) -> int:
     """Append a token to a look; returns the new length."""
-    state.looks[w, code, 1 + length] = pack_token(feature, value)
+    at = LOOK_HEAD + 3 * length
+    state.looks[w, code, at] = 0
+    state.looks[w, code, at + 1] = feature
+    state.looks[w, code, at + 2] = value & 255
     return length + 1
 
 
@@ -61,8 +65,8 @@ def put_token(state: State, w: int, code: int, length: int, feature: int, value:
 def finish_look(state: State, w: int, code: int, length: int) -> None:
     """Note how many tokens a look has, and clear what is read of it in any case."""
     state.looks[w, code, 0] = length
-    for place in range(length, SHORT_LOOK):
-        state.looks[w, code, 1 + place] = PADDING_TOKEN
+    for at in range(LOOK_HEAD + 3 * length, LOOK_HEAD + SHORT_LOOK_BYTES, 8):
+        write_word(state.looks, w, code, at, -1)
 
 
 @rule

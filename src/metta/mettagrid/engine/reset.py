@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from metta.mettagrid.engine.compile import kernel, rule
 from metta.mettagrid.engine.converters import start_conversion
-from metta.mettagrid.engine.grid import cell_at
+from metta.mettagrid.engine.grid import cell_at, flip_occupied
 from metta.mettagrid.engine.looks import show_converter, show_wall
 from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import seed_random
@@ -56,7 +56,6 @@ def reset_worlds(
     rule_table: Any,
     state_table: Any,
     actions: Ints,
-    seen: Ints,
     maps: NDArray[np.int16],
     starts: NDArray[np.int64],
 ) -> None:
@@ -66,7 +65,6 @@ def reset_worlds(
         rule_table: the rule tables, from `describe`.
         state_table: the batch, from `describe`; changed in place.
         actions: int32 `[B, A, 2]`, zero in the rows of these worlds.
-        seen: scratch, int32 `[2, 256]`.
         maps: int16 `[B, height, width]`, a cell code of the rule set per cell: 0 or less empty, then groups, then
             objects.
         starts: int64 `[n, 7]`: world, rule set, seed, height, width, margin, columns of the grid.
@@ -82,7 +80,7 @@ def reset_worlds(
         state.worlds[w, STRIDE] = starts[i, 6]
         seed_random(state, w, int(starts[i, 2]))
         place_things(rules, state, maps, w)
-        observe(rules, state, actions, seen, w)
+        observe(rules, state, actions, w)
 
 
 @rule
@@ -112,6 +110,7 @@ def place_things(rules: Rules, state: State, maps: NDArray[np.int16], w: int) ->
                 continue
             number += 1
             cell = cell_at(state, w, row, col)
+            flip_occupied(state, w, row, col)
             state.object_ids[w, cell] = number
             kind = code - 1 - groups
             if kind < 0:

@@ -20,6 +20,7 @@ from metta.mettagrid.engine.bundle import Array, opener
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Longs = NDArray[np.int64]
 
 Int2 = Annotated[Ints, Array("int32", 2)]
 Int3 = Annotated[Ints, Array("int32", 3)]
@@ -32,7 +33,6 @@ Code2 = Annotated[NDArray[np.uint16], Array("uint16", 2)]
 Word2 = Annotated[NDArray[np.uint32], Array("uint32", 2)]
 Byte3 = Annotated[Bytes, Array("uint8", 3)]
 Word3 = Annotated[NDArray[np.uint32], Array("uint32", 3)]
-Overlapping3 = Annotated[NDArray[np.uint32], Array("uint32", 3, packed=False)]
 Flag3 = Annotated[NDArray[np.bool_], Array("bool", 3)]
 
 # Directions, as observations show them.
@@ -145,7 +145,7 @@ S_NUM_ACTIONS = 4
 S_TOP_PRIORITY = 5
 S_NUM_ITEMS = 6
 S_NUM_TOKENS = 7
-S_NUM_CELLS = 8  # cells of the window
+S_WINDOW = 8  # row in the tables of windows
 S_CENTER = 9  # location byte of the observer
 S_SHOW_COMPLETION = 10
 S_SHOW_ACTION = 11
@@ -165,7 +165,10 @@ S_STAT_HIT_BY = 24  # + group of the attacker
 S_STAT_STOLEN = 25  # + group of the target * items + item
 S_STAT_SWAPPED = 26  # 0 for agents, 1 + object for walls
 S_STAT_TRACKED = 27  # + row in Rules.tracked
-SCALARS = 28
+S_WINDOW_ROWS = 28
+S_WINDOW_COLS = 29
+S_WINDOW_PARTS = 30  # pairs of words that hold a bit for every cell of the window
+SCALARS = 31
 
 # Columns of Rules.reals.
 STEP_REWARD, SIMILARITY, DIVERSITY = 0, 1, 2
@@ -218,51 +221,63 @@ F_TYPE, F_GROUP, F_HP, F_FROZEN, F_FACING, F_COLOR, F_CONVERTING, F_SWAPPABLE = 
 F_COMPLETION, F_LAST_ACTION, F_LAST_ARG, F_LAST_REWARD, F_GLYPH, F_RESOURCES, F_ITEMS = range(8, 15)
 
 PADDING = 255
-PADDING_TOKEN = 0xFFFFFFFF  # a token as a word: location, feature, value, and the padding of what follows
-SHORT_LOOK = 6  # tokens of a look that are written without asking how many there are
+LOOK_HEAD = 8  # bytes of a look before its tokens
+SHORT_LOOK = 10  # tokens of a look that are copied without asking how many there are
+SHORT_LOOK_BYTES = 32  # which takes four words
+RANK_BITS = 63  # cells of a window per word of Rules.ranks; one bit less than there are keeps words positive
 MAX_COUNT = 255  # items that a converter can hold of a kind
 
 
 class Rules(NamedTuple):
     """The rules of every world in a batch; the first index is the rule set."""
 
-    scalars: Int2  # [R, SCALARS]
-    reals: Float2  # [R, 3]
-    window: Int3  # [R, cells, 2] distance to the observer's cell in the grid, location byte
-    actions: Int3  # [R, actions, ACTION_COLUMNS]
+    scalars: Annotated[Ints, Array("int32", 2, SCALARS)]  # [R, SCALARS]
+    reals: Annotated[Floats, Array("float32", 2, 3)]  # [R, 3]
+    window: Annotated[
+        Ints, Array("int32", 3, 2)
+    ]  # [windows, cells, 2] distance from the observer in the grid, location byte
+    locations: Annotated[
+        Longs, Array("int64", 3, 4)
+    ]  # [windows, cells, 4] the location in every third of 32 bytes
+    ranks: Annotated[Longs, Array("int64", 4, 2)]  # [windows, parts * rows, bits, 2] see `window_tables`
+    actions: Annotated[Ints, Array("int32", 3, ACTION_COLUMNS)]  # [R, actions, ACTION_COLUMNS]
     action_items: Int4  # [R, actions, 3, I]
     groups: Int3  # [R, groups, LIMITS + I]
-    group_reals: Float3  # [R, groups, 2]
-    item_rewards: Float4  # [R, groups, I, 2]
+    group_reals: Annotated[Floats, Array("float32", 3, 2)]  # [R, groups, 2]
+    item_rewards: Annotated[Floats, Array("float32", 4, 2)]  # [R, groups, I, 2]
     stat_slots: Int4  # [R, groups, stat rewards, slots] columns of agent_stats whose sum counts; -1 for none
-    stat_rates: Float4  # [R, groups, stat rewards, 2]
-    objects: Int3  # [R, objects, OBJECT_COLUMNS]
-    recipes: Int4  # [R, objects, I, 2]
-    tracked: Int3  # [R, tracked, 3] wrong type 0 or wrong argument 1, action type, argument
+    stat_rates: Annotated[Floats, Array("float32", 4, 2)]  # [R, groups, stat rewards, 2]
+    objects: Annotated[Ints, Array("int32", 3, OBJECT_COLUMNS)]  # [R, objects, OBJECT_COLUMNS]
+    recipes: Annotated[Ints, Array("int32", 4, 2)]  # [R, objects, I, 2]
+    tracked: Annotated[
+        Ints, Array("int32", 3, 3)
+    ]  # [R, tracked, 3] wrong type 0 or wrong argument 1, action type, argument
 
 
 class State(NamedTuple):
     """Everything that a batch of worlds is; the first index is the world."""
 
-    worlds: Int2  # [B, WORLD_COLUMNS]
+    worlds: Annotated[Ints, Array("int32", 2, WORLD_COLUMNS)]  # [B, WORLD_COLUMNS]
     cells: Code2  # [B, grid] codes
+    occupied: (
+        Word3  # [B, rows, words] word k of a row: whether columns 16 * k - 16 to 16 * k + 15 hold anything
+    )
     object_ids: Int2  # [B, grid] number of the thing in each cell, from 1
-    agents: Int3  # [B, A, AGENT_COLUMNS]
+    agents: Annotated[Ints, Array("int32", 3, AGENT_COLUMNS)]  # [B, A, AGENT_COLUMNS]
     agent_items: Count3  # [B, A, I] -1 no entry, 0 an entry that holds nothing
-    converters: Int3  # [B, C, CONVERTER_COLUMNS]
+    converters: Annotated[Ints, Array("int32", 3, CONVERTER_COLUMNS)]  # [B, C, CONVERTER_COLUMNS]
     converter_items: Count3  # [B, C, I] 0 no entry
-    looks: Word3  # [B, codes, 1 + L] by code: number of tokens, then the tokens, then PADDING_TOKEN
+    looks: Byte3  # [B, codes, LOOK_HEAD + L] by code: number of tokens; then the tokens at location 0, then padding
     group_sizes: Int2  # [B, group ids] agents on the map
     group_sums: Float2  # [B, group ids] shared reward of this step
     random: Word2  # [B, 624] block of the agent-order generator
     agent_stats: Float3  # [B, A, columns]
     converter_stats: Float3  # [B, C, columns]
     game_stats: Float2  # [B, columns]
-    invalid: Int3  # [B, rows, INVALID_COLUMNS]
+    invalid: Annotated[Ints, Array("int32", 3, INVALID_COLUMNS)]  # [B, rows, INVALID_COLUMNS]
     values: Float3  # [3, B, A] rewards, episode rewards, what statistics have paid so far
     flags: Flag3  # [3, B, A] terminals, truncations, action success
     observations: Byte3  # [B, A, K * 3]
-    tokens: Overlapping3  # [B, A, K * 3 - 3] the same bytes: the 4 bytes from each byte on
 
 
 open_rules = opener(Rules)
@@ -273,24 +288,24 @@ def allocate(shape: dict[str, int]) -> State:
     """Arrays for a batch of these sizes, all zero, observations all padding.
 
     Args:
-        shape: sizes by name: worlds, grid, agents, converters, items, codes, look, group_ids, agent_stats,
-            converter_stats, game_stats, invalid, tokens.
+        shape: sizes by name: worlds, rows and columns of the grid, agents, converters, items, codes, look, group_ids,
+            agent_stats, converter_stats, game_stats, invalid, tokens.
     """
     b, a, c = shape["worlds"], shape["agents"], shape["converters"]
 
     def zeros(dtype: Any, *size: int) -> Any:
         return np.zeros((b, *size), dtype)
 
-    observations = np.full((b, a, shape["tokens"] * 3), PADDING, np.uint8)
     return State(
         worlds=zeros(np.int32, WORLD_COLUMNS),
-        cells=zeros(np.uint16, shape["grid"]),
-        object_ids=zeros(np.int32, shape["grid"]),
+        cells=zeros(np.uint16, shape["rows"] * shape["columns"]),
+        occupied=zeros(np.uint32, shape["rows"], shape["columns"] // 16 + 2),
+        object_ids=zeros(np.int32, shape["rows"] * shape["columns"]),
         agents=zeros(np.int32, a, AGENT_COLUMNS),
         agent_items=zeros(np.int16, a, shape["items"]),
         converters=zeros(np.int32, c, CONVERTER_COLUMNS),
         converter_items=zeros(np.int16, c, shape["items"]),
-        looks=zeros(np.uint32, shape["codes"], shape["look"]),
+        looks=zeros(np.uint8, shape["codes"], look_size(shape["look"])),
         group_sizes=zeros(np.int32, shape["group_ids"]),
         group_sums=zeros(np.float32, shape["group_ids"]),
         random=zeros(np.uint32, 624),
@@ -300,8 +315,7 @@ def allocate(shape: dict[str, int]) -> State:
         invalid=zeros(np.int32, shape["invalid"], INVALID_COLUMNS),
         values=np.zeros((3, b, a), np.float32),
         flags=np.zeros((3, b, a), np.bool_),
-        observations=observations,
-        tokens=words_of(observations),
+        observations=np.full((b, a, shape["tokens"] * 3), PADDING, np.uint8),
     )
 
 
@@ -310,7 +324,7 @@ def clear(state: State, worlds: list[int]) -> None:
     for name, array in state._asdict().items():
         if name in ("values", "flags"):
             array[:, worlds] = 0
-        elif name != "tokens":  # the observations once more
+        else:
             array[worlds] = _FRESH.get(name, 0)
     state.worlds[worlds, NEXT_DUE] = NEVER
     state.agents[worlds, :, LAST_KIND] = -1
@@ -321,12 +335,6 @@ _FRESH = {"agent_items": -1, "observations": PADDING}
 """What arrays hold in a fresh world, where that is not 0."""
 
 
-def words_of(observations: Bytes) -> NDArray[np.uint32]:
-    """The 4 bytes from every byte of an observation on, as one little-endian word; they share memory.
-
-    A token takes 3 bytes. Written as a word it also sets the byte after it, which the next token replaces or which
-    is padding anyway. The last 3 bytes of an observation begin no word.
-    """
-    size = observations.shape[2] - 3
-    shape = (*observations.shape[:2], size)
-    return np.ndarray(shape, np.dtype("<u4"), observations, strides=observations.strides)
+def look_size(tokens: int) -> int:
+    """Bytes of a look of so many tokens; words of padding may reach beyond the tokens."""
+    return LOOK_HEAD + max(SHORT_LOOK_BYTES + 8, -(-3 * tokens // 8) * 8)

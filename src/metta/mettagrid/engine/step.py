@@ -53,14 +53,13 @@ WRONG_TYPE, WRONG_ARG = 0, 1
 
 
 @kernel
-def step_worlds(rule_table: Any, state_table: Any, actions: Ints, seen: Ints, start: int, stop: int) -> int:
+def step_worlds(rule_table: Any, state_table: Any, actions: Ints, start: int, stop: int) -> int:
     """Do one step of worlds `start` to `stop - 1`.
 
     Args:
         rule_table: the rule tables, from `describe`.
         state_table: the batch, from `describe`; changed in place.
         actions: int32 `[B, A, 2]`, (action id, argument) per agent.
-        seen: scratch for one thread, int32 `[2, 256]`.
         start: first world.
         stop: one past the last world.
 
@@ -71,16 +70,16 @@ def step_worlds(rule_table: Any, state_table: Any, actions: Ints, seen: Ints, st
     state = open_state(state_table)
     used = 0
     for w in range(start, stop):
-        step_world(rules, state, actions, seen, w)
+        step_world(rules, state, actions, w)
         used = max(used, int(state.worlds[w, INVALID_USED]))
     return used
 
 
 @rule
-def step_world(rules: Rules, state: State, actions: Ints, seen: Ints, w: int) -> None:
+def step_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
     """Do one step of one world."""
     change_world(rules, state, actions, w)
-    observe(rules, state, actions, seen, w)
+    observe(rules, state, actions, w)
     reward_agents(rules, state, w)
 
 
