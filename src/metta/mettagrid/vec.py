@@ -92,6 +92,7 @@ class VecEnv:
             episodes are equally long do not march in step: a batch of training then sees every phase of an episode. A cut
             is a truncation, and no outcome is reported for it.
         collect_stats: whether finished episodes carry the engine's statistics (a dict built at each end of an episode).
+        observations: the array uint8 `[N, K, 3]` to write observations into; None: one of its own.
 
     Raises:
         ValueError: tasks or numbers that do not fit together, or a map that cannot be built.
@@ -109,6 +110,7 @@ class VecEnv:
         zero_copy: bool = True,
         stagger: bool = False,
         collect_stats: bool = True,
+        observations: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}; a batch needs at least one world.")
@@ -116,6 +118,10 @@ class VecEnv:
             raise ValueError(
                 f"num_threads is {num_threads} and num_workers is {num_workers}; the worlds are stepped by threads of this "
                 "process or by worker processes, so leave one of them out."
+            )
+        if num_workers and observations is not None:
+            raise ValueError(
+                f"num_workers is {num_workers}, and worker processes write into memory of their own; leave observations out."
             )
         self.curriculum: Curriculum = SingleTaskCurriculum(tasks) if isinstance(tasks, EnvConfig) else tasks
         task_set = TaskSet.of(self.curriculum.tasks)
@@ -140,7 +146,12 @@ class VecEnv:
         if num_workers:
             self._fleet = WorkerFleet(task_set, num_worlds, num_workers, collect_stats=collect_stats)
         else:
-            self._fleet = LocalFleet(task_set, num_worlds, num_threads=num_threads)
+            self._fleet = LocalFleet(
+                task_set,
+                num_worlds,
+                num_threads=num_threads,
+                observations=None if observations is None else self._by_world(observations),
+            )
         self.observations: npt.NDArray[np.uint8] = self._fleet.observations.reshape(
             self.num_agents, *self._fleet.observations.shape[2:]
         )
@@ -151,6 +162,19 @@ class VecEnv:
         except BaseException:
             self.close()
             raise
+
+    def _by_world(self, observations: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The caller's array as `[B, A, K, 3]`, without a copy.
+
+        Raises:
+            ValueError: it is not that large, or not in one piece.
+        """
+        shape = (self.num_agents, self.spec.num_tokens, 3)
+        if observations.shape != shape or not observations.flags.c_contiguous:
+            raise ValueError(
+                f"observations is {observations.dtype} {list(observations.shape)}; give uint8 {list(shape)} in one piece."
+            )
+        return observations.reshape(self.num_worlds, self.agents_per_world, *shape[1:])
 
     @property
     def engine(self) -> GridEngine:
