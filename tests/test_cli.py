@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from metta.bench import stepping
+from metta.bench import phases, stepping
 from metta.bench.cases import CASES, Case
 from metta.cli import app
 
@@ -57,3 +57,26 @@ def test_figures_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[-1][1] > quick
     assert output.count("VecEnv.step, 2 threads") == len(CASES)
     assert "of memset: " in output
+
+
+def test_phases_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        *phases.PHASES,
+        "phases",
+        "kernel",
+        "engine",
+        "env",
+        "ends",
+        "all",
+        "maps",
+        "reset",
+        "statistics",
+    ]
+    spent = {name: float(place + 1) for place, name in enumerate(names)}
+    monkeypatch.setattr(phases, "measure_phases", lambda case, rounds: spent)
+    code, output = invoke("bench", "--phases", "--case", "b")
+    assert code == 0
+    assert output.splitlines()[0].split()[-2:] == ["case", "b"]
+    assert ["VecEnv.step", "12.0", "100.0%"] in [line.split() for line in output.splitlines()]
+    code, output = invoke("bench", "--phases", "--case", "b", "--json")
+    assert json.loads(output) == {"b": spent}

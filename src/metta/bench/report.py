@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from metta.bench.cases import Case
+from metta.bench.phases import PHASES
 from metta.bench.stepping import Figures
 
 NAMES = {"env": "VecEnv.step", "engine": "engine alone"}
@@ -34,6 +35,37 @@ def stepping_lines(case: Case, figures: Figures) -> list[str]:
         f"two threads compute {figures['compute_two_threads']:.2f} times as much as one"
     )
     return lines
+
+
+def phase_lines(figures: dict[str, Figures]) -> list[str]:
+    """What `phases.measure_phases` found, a column for each case: ns per agent-step and share of `VecEnv.step`."""
+
+    def line(label: str, values: list[float]) -> str:
+        cells = [
+            f"{value:9.1f}{value / case['all']:7.1%}"
+            for value, case in zip(values, figures.values(), strict=True)
+        ]
+        return f"{label:36}" + "".join(cells)
+
+    def row(label: str, *plus: str, minus: str = "") -> str:
+        return line(
+            label,
+            [sum(case[name] for name in plus) - (case[minus] if minus else 0) for case in figures.values()],
+        )
+
+    return [
+        f"{'ns per agent-step, one thread':36}" + "".join(f"{'case ' + name:>16}" for name in figures),
+        *(row(f"  {name}", name) for name in PHASES),
+        row("phases in turn", "phases"),
+        row("the engine's kernel, world by world", "kernel"),
+        row("  GridEngine.step around it", "engine", minus="kernel"),
+        row("  VecEnv.step around that", "env", minus="engine"),
+        row("  ends of episodes", "ends"),
+        row("VecEnv.step", "all"),
+        row("at the ends: statistics", "statistics"),
+        row("at the ends: maps", "maps"),
+        row("at the ends: GridEngine.reset", "reset"),
+    ]
 
 
 LEGEND = """\

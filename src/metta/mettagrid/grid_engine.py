@@ -244,6 +244,11 @@ class GridEngine(WorldReader):
         return self._state.converters.shape[1], self._state.invalid.shape[1]
 
     @property
+    def tables(self) -> tuple[Any, Any]:
+        """What kernels of one's own take first: rule tables and state. State moves when `capacity` grows: ask anew."""
+        return self._rule_table, self._state_table
+
+    @property
     def bytes_per_world(self) -> dict[str, int]:
         """Bytes that each world takes, by array; they grow where `capacity` does. What all worlds share is not in it."""
         arrays = self._arrays() | {"no_actions": self._no_actions}
