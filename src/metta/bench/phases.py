@@ -34,16 +34,13 @@ PARTS = 10
 
 
 @kernel
-def run_phase(
-    rule_table: Any, state_table: Any, actions: Ints, seen: Ints, phase: int, start: int, stop: int
-) -> None:
+def run_phase(rule_table: Any, state_table: Any, actions: Ints, phase: int, start: int, stop: int) -> None:
     """Do one phase of the step, or nothing, in worlds `start` to `stop - 1`.
 
     Args:
         rule_table: the rule tables, from `describe`.
         state_table: the batch, from `describe`; changed in place.
         actions: int32 `[B, A, 2]`, (action id, argument) per agent.
-        seen: scratch for one thread, int32 `[2, 256]`.
         phase: a place in `PHASES`, or `NOTHING`.
         start: first world.
         stop: one past the last world.
@@ -60,7 +57,7 @@ def run_phase(
         elif phase == ACTIONS:
             run_actions(rules, state, actions, w)
         elif phase == OBSERVE:
-            observe(rules, state, actions, seen, w)
+            observe(rules, state, actions, w)
         elif phase == REWARDS:
             reward_agents(rules, state, w)
 
@@ -76,7 +73,6 @@ class PhasedWorlds:
     def __init__(self, env: VecEnv) -> None:
         self._engine = env.engine
         self._shape = (env.num_worlds, env.agents_per_world, 2)
-        self._seen = np.zeros((2, 256), np.int32)
         self.seconds = [0.0] * (NOTHING + 1)
         self.kernel_seconds = 0.0
 
@@ -86,7 +82,7 @@ class PhasedWorlds:
         batch = actions.reshape(self._shape)
         for phase in range(NOTHING + 1):
             start = time.perf_counter()
-            run_phase(rules, state, batch, self._seen, phase, 0, self._shape[0])
+            run_phase(rules, state, batch, phase, 0, self._shape[0])
             self.seconds[phase] += time.perf_counter() - start
 
     def step(self, actions: npt.NDArray[np.int32]) -> None:
@@ -94,7 +90,7 @@ class PhasedWorlds:
         rules, state = self._engine.tables
         batch = actions.reshape(self._shape)
         start = time.perf_counter()
-        step_worlds(rules, state, batch, self._seen, 0, self._shape[0])
+        step_worlds(rules, state, batch, 0, self._shape[0])
         self.kernel_seconds += time.perf_counter() - start
 
 
