@@ -143,47 +143,6 @@ def test_a_nonlinearity_is_the_same_as_a_layer_and_behind_one(name: str) -> None
     assert torch.equal(NONLINEARITIES[name](x), getattr(torch.nn, name)()(x))  # type: ignore[index]
 
 
-BASE: dict[str, Any] = {
-    "conv": {"layer": "Conv2d", "sources": ["_obs_"], "out_channels": 4, "kernel_size": 3},
-    "conv2": {"layer": "Conv2d", "sources": ["conv"], "out_channels": 4, "kernel_size": 3},
-    "flat": {"layer": "Flatten", "sources": ["conv2"]},
-    "fc1": {"layer": "Linear", "sources": ["flat"], "out_features": 24},
-}
-CHANGES: dict[str, dict[str, Any]] = {
-    "Conv2d": {"out_channels": 5, "kernel_size": 2, "stride": 2, "padding": 1, "nonlinearity": "Tanh"},
-    "Linear": {"out_features": 25, "nonlinearity": None},
-    "LSTM": {"hidden_size": 23, "num_layers": 2},
-}
-STATED = {"Conv2d": "in_channels", "Linear": "in_features", "LSTM": "input_size"}
-NAMED = {"Conv2d": ["conv", "conv2"], "Linear": ["fc1"], "LSTM": ["_core_"]}
-
-
-def test_no_field_of_a_layer_is_left_out_here() -> None:
-    for name, kind in LAYERS.items():
-        fields = set(kind.model_fields) - {"layer", "sources"}
-        stated = {STATED[name]} if name in STATED else set()
-        assert fields == set(CHANGES.get(name, {})) | stated, name
-
-
-@pytest.mark.parametrize(
-    ("name", "field"), [(name, f) for layer, names in NAMED.items() for name in names for f in CHANGES[layer]]
-)
-def test_every_field_of_a_layer_changes_something(name: str, field: str) -> None:
-    components = {**MIRROR_GRAPH, "cnn1": None, **BASE}
-    plain: Any = graph(components)
-    value = CHANGES[plain.components[name].layer][field]
-    changed = graph(components, **{name: {**components[name], field: value}})  # type: ignore[dict-item]
-    before, after = build(plain), build(changed)
-    shapes = [{n: tuple(p.shape) for n, p in agent.named_parameters()} for agent in (before, after)]
-    if shapes[0] == shapes[1]:  # then it is another function of the same weights
-        after.load_state_dict(before.state_dict())
-        obs = torch.randint(
-            0, 11, (3, SPEC.num_tokens, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-        )
-        values = [agent.value(obs, agent.initial_state(3)) for agent in (before, after)]
-        assert not torch.allclose(*values)
-
-
 LINEAR = {"layer": "Linear", "sources": ["_core_"]}
 
 

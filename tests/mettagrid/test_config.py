@@ -1,7 +1,5 @@
 """Typed configuration: defaults of the document, agreement of game and map, one sentence for each mistake."""
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
@@ -202,28 +200,6 @@ def test_overrides_of_whole_parts_come_before_single_values() -> None:
     assert (config.game.num_agents, config.game.max_steps, config.map_builder.width) == (8, 9, 20)
     config = EnvConfig().with_overrides(map_builder=MapBuilderConfig(width=20), border_width=0)
     assert (config.game.width, config.map_builder.border_width) == (20, 0)
-
-
-# For each field of a map builder two environments that differ in nothing else.
-OTHER_MAP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "type": ({"agents": 1}, {"type": "Ascii", "ascii_map": "@."}),
-    "width": ({"width": 20}, {"width": 21}),
-    "height": ({"height": 20}, {"height": 21}),
-    "border_width": ({}, {"border_width": 3}),
-    "agents": ({"agents": 2}, {"agents": 3}),
-    "objects": ({}, {"objects": {"altar": 2}}),
-    "ascii_map": ({"type": "Ascii", "ascii_map": "@."}, {"type": "Ascii", "ascii_map": ".@"}),
-    "seed": ({}, {"seed": 3}),
-}
-
-
-@pytest.mark.parametrize("field", MapBuilderConfig.model_fields)
-def test_map_builder_field_changes_the_map(field: str) -> None:
-    def look(fields: dict[str, Any]) -> str:
-        return MettaGridEnv(EnvConfig(map_builder=MapBuilderConfig(**fields)), seed=1).render()
-
-    one, other = OTHER_MAP[field]
-    assert look(one) != look(other)
 
 
 def test_make_environment_takes_names_and_mappings() -> None:

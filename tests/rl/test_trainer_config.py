@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from metta.agent.policy_store import PolicyStore
 from metta.rl.initial_policy import load_initial_policy
-from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.profiler import TorchProfiler
 from metta.rl.trainer_config import (
     CheckpointConfig,
@@ -162,38 +161,3 @@ def test_an_initial_policy_of_another_world_is_translated(make_agent, tmp_path) 
     assert loaded is not None
     assert loaded.spec == spec
     assert loaded.trained_on == agent.spec
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("total_timesteps", 1600),
-        ("batch_size", 200),
-        ("warmup_steps", 400),
-        ("lr_schedule", "cosine"),
-        ("anneal_lr", False),
-    ],
-)
-def test_each_field_of_the_schedule_acts(make_agent, field, value) -> None:
-    def rates(**fields) -> list[float]:
-        sizes = {"total_timesteps": 800, "batch_size": 100, "minibatch_size": 100, "bptt_horizon": 10}
-        config = TrainerConfig(**{**sizes, **fields})
-        optimizer = make_optimizer(make_agent(), config.optimizer)
-        scheduler = make_lr_scheduler(
-            optimizer,
-            config.total_timesteps,
-            config.batch_size,
-            config.warmup_steps,
-            config.lr_schedule,
-            config.anneal_lr,
-        )
-        used = []
-        for _ in range(8):
-            used.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-        return used
-
-    assert rates() == rates()
-    assert rates(**{field: value}) != rates()
