@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup train test check bench format test-browser clean
+.PHONY: setup train test check bench format test-browser test-peers clean
 
 setup: $(READY)
 
@@ -37,6 +37,11 @@ bench: $(READY)
 test-browser: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+test-peers: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
+	.ci/install_pufferlib $(BIN)/python
+	$(BIN)/python -m pytest -m peers $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
