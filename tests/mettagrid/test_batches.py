@@ -26,7 +26,6 @@ def batch(seed: int, num_threads: int = 1, num_worlds: int = 6) -> tuple[GridEng
     rng = np.random.default_rng(seed)
     rules = [random_rules(rng) for _ in range(2)]
     engine = GridEngine(rules, num_worlds, max_height=14, max_width=14, num_threads=num_threads)
-    engine.agents_per_thread = 1
     which = [int(n) for n in rng.integers(2, size=num_worlds)]
     engine.reset(range(num_worlds), [random_grid(rules[r], rng) for r in which], range(num_worlds), which)
     return engine, rng

@@ -19,6 +19,7 @@ from metta.mettagrid import workers
 from metta.mettagrid.async_vec import AsyncVecEnv
 from metta.mettagrid.config import EnvConfig, GameConfig
 from metta.mettagrid.curriculum.base import MultiTaskCurriculum, Task
+from metta.mettagrid.engine.streams import STREAM_COLUMNS
 from metta.mettagrid.fleet import LocalFleet, TaskSet
 from metta.mettagrid.testing import check_env
 from metta.mettagrid.vec import StepBatch, VecEnv
@@ -394,9 +395,9 @@ def test_a_map_that_cannot_be_built_says_the_same_in_a_worker(started: list[int]
 def test_a_command_that_fails_leaves_the_worker_as_it_was(env: AsyncVecEnv) -> None:
     assert isinstance(env._fleet, WorkerFleet)
     with pytest.raises(RuntimeError, match=r"(?s)worker process 0 failed:.*IndexError"):
-        env._fleet.begin([0, 5], [7, 0], [np.random.default_rng(0)] * 2)
+        env._fleet.begin([0, 5], [7, 0], np.ones((2, STREAM_COLUMNS), np.int64))
     with pytest.raises(ValueError, match=r"reset got worlds \[0, 0\]"):
-        env._fleet.begin([0, 0], [0, 0], [np.random.default_rng(0)] * 2)
+        env._fleet.begin([0, 0], [0, 0], np.ones((2, STREAM_COLUMNS), np.int64))
     env.reset(seed=0)
     actions = some_actions(env, np.random.default_rng(0))
     assert_same_step(env.step(actions), VecEnv(Listening(), 6).step(actions))
@@ -475,11 +476,12 @@ from metta.mettagrid import fleet
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Task
 from metta.mettagrid.engine.compile import is_interpreted
-from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
-from metta.mettagrid.engine.step import step_worlds
+from metta.mettagrid.engine.board import do_job
+from metta.mettagrid.engine.reset import move_invalid_counts
+from metta.mettagrid.engine.streams import open_streams
 tasks = fleet.TaskSet.of([Task("a", EnvConfig())])
 fleet.compile_engine(tasks)
-kernels = (move_invalid_counts, reset_worlds, step_worlds)
+kernels = (move_invalid_counts, do_job, open_streams)
 if is_interpreted():
     print("interpreted")
 else:

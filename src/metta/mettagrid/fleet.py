@@ -15,9 +15,12 @@ import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Task
+from metta.mettagrid.engine.board import GIVEN, Episodes
 from metta.mettagrid.engine.compile import cache_folder, is_interpreted
-from metta.mettagrid.grid_engine import GridEngine
-from metta.mettagrid.map.builder import make_map_builder
+from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs, as_generator, open_streams, seed_words
+from metta.mettagrid.grid_engine import MAX_CODES, GridEngine
+from metta.mettagrid.map.builder import agent_order, make_map_builder
+from metta.mettagrid.map.plans import Plan, make_plan, most_of_codes, stack_plans
 from metta.mettagrid.rules import RuleTable, compile_rules
 from metta.mettagrid.spec import EnvSpec
 
@@ -72,9 +75,7 @@ class TaskSet:
         """Agents in a world."""
         return self.rules[0].num_agents
 
-    def make_engine(
-        self, num_worlds: int, num_threads: int = 1, observations: npt.NDArray[np.uint8] | None = None
-    ) -> GridEngine:
+    def make_engine(self, num_worlds: int, num_threads: int = 1, **arrays: Any) -> GridEngine:
         """An engine for worlds of these tasks, large enough for the largest map."""
         return GridEngine(
             self.rules,
@@ -82,7 +83,7 @@ class TaskSet:
             max_height=max(config.map_builder.height for config in self.configs),
             max_width=max(config.map_builder.width for config in self.configs),
             num_threads=num_threads,
-            observations=observations,
+            **arrays,
         )
 
 
@@ -90,34 +91,36 @@ class Fleet(Protocol):
     """B worlds of A agents each that can be begun and stepped. All arrays stay where they are in memory.
 
     Attributes:
-        actions: int32 `[B, A, 2]`, to be filled in before `launch`.
         observations: uint8 `[B, A, K, 3]`.
-        rewards: float32 `[B, A]`, of the last step.
-        terminals, truncations: bool `[B, A]`, of the last step.
+        episodes: what becomes of the episodes; `cut_at` is for whoever holds the fleet to fill in.
     """
 
-    actions: npt.NDArray[np.int32]
     observations: npt.NDArray[np.uint8]
-    rewards: npt.NDArray[np.float32]
-    terminals: npt.NDArray[np.bool_]
-    truncations: npt.NDArray[np.bool_]
+    episodes: Episodes
 
-    def begin(
-        self, worlds: Sequence[int], tasks: Sequence[int], generators: Sequence[np.random.Generator]
-    ) -> None:
-        """Begin an episode of a task in some worlds; map and agent order are drawn from each one's generator.
+    def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
+        """Begin an episode of a task in some worlds.
+
+        Args:
+            worlds: which worlds.
+            tasks: a task for each.
+            streams: int64 `[n, STREAM_COLUMNS]`: what map and agent order are drawn from.
 
         Raises:
             ValueError: a map cannot be built.
         """
         ...
 
-    def launch(self, start: int, stop: int) -> None:
-        """Begin to step the worlds from `start` to `stop` with what stands in `actions`."""
+    def launch(self, actions: npt.NDArray[np.integer[Any]], start: int, stop: int) -> None:
+        """Begin to step the worlds from `start` to `stop` with these actions, integers `[R, 2]`."""
         ...
 
-    def wait(self, start: int, stop: int) -> None:
-        """Return when that step is done and the arrays show it; the same part of the batch as in `launch`."""
+    def wait(self, start: int, stop: int) -> int:
+        """Return when that step is done and the arrays show it; the same part of the batch as in `launch`.
+
+        Returns:
+            how many episodes ended.
+        """
         ...
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
@@ -148,7 +151,7 @@ class LocalFleet:
         tasks: what can be played.
         num_worlds: B.
         num_threads: threads that step worlds side by side.
-        observations: the array to write observations into; None: one of its own.
+        observations, episodes: the arrays to write into; None: arrays of its own.
 
     Raises:
         ValueError: the map of a task cannot be built.
@@ -161,33 +164,57 @@ class LocalFleet:
         *,
         num_threads: int = 1,
         observations: npt.NDArray[np.uint8] | None = None,
+        episodes: Episodes | None = None,
     ) -> None:
-        self._builders = [
-            make_map_builder(config, tasks.rules[rule].cell_codes)
-            for config, rule in zip(tasks.configs, tasks.rule_of, strict=True)
-        ]
+        self._builders = []
+        self._plan_of = []
+        plans: list[Plan] = []
+        converters = 1
+        for config, place in zip(tasks.configs, tasks.rule_of, strict=True):
+            rule = tasks.rules[place]
+            self._builders.append(make_map_builder(config, rule.cell_codes))
+            plan = plan_of(config, rule)
+            self._plan_of.append(GIVEN if plan is None else len(plans))
+            if plan is not None:
+                plans.append(plan)
+                converters = max(converters, most_converters(plan, rule))
         self._rule_of = tasks.rule_of
-        self.engine = tasks.make_engine(num_worlds, num_threads, observations)
-        self.actions = np.zeros((num_worlds, tasks.num_agents, 2), dtype=np.int32)
+        self.engine = tasks.make_engine(
+            num_worlds, num_threads, observations=observations, episodes=episodes, plans=stack_plans(plans)
+        )
+        self.engine.reserve(converters, 0)
         self.observations = self.engine.observations
-        self.rewards = self.engine.rewards
-        self.terminals = self.engine.terminals
-        self.truncations = self.engine.truncations
+        self.episodes = self.engine.episodes
+        self._ended: dict[tuple[int, int], int] = {}
 
-    def begin(
-        self, worlds: Sequence[int], tasks: Sequence[int], generators: Sequence[np.random.Generator]
-    ) -> None:
+    def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
         """See `Fleet`."""
-        grids = [self._builders[task](rng) for task, rng in zip(tasks, generators, strict=True)]
+        plans = [self._plan_of[task] for task in tasks]
+        rules = [self._rule_of[task] for task in tasks]
+        if GIVEN not in plans:
+            self.engine.begin(worlds, plans, streams, rules)
+            return
+        given = [i for i, plan in enumerate(plans) if plan == GIVEN]
+        generators = [as_generator(streams[i]) for i in given]
+        grids = [self._builders[tasks[i]](rng) for i, rng in zip(given, generators, strict=True)]
         seeds = [int(rng.integers(2**32)) for rng in generators]
-        self.engine.reset(worlds, grids, seeds, [self._rule_of[task] for task in tasks])
+        self.engine.reset([worlds[i] for i in given], grids, seeds, [rules[i] for i in given])
+        drawn = [i for i, plan in enumerate(plans) if plan != GIVEN]
+        if drawn:
+            self.engine.begin(
+                [worlds[i] for i in drawn],
+                [plans[i] for i in drawn],
+                streams[drawn],
+                [rules[i] for i in drawn],
+            )
 
-    def launch(self, start: int, stop: int) -> None:
+    def launch(self, actions: npt.NDArray[np.integer[Any]], start: int, stop: int) -> None:
         """See `Fleet`; here the whole step is done at once."""
-        self.engine.step(self.actions, slice(start, stop))
+        self._ended[start, stop] = self.engine.play(actions, start, stop)
 
-    def wait(self, start: int, stop: int) -> None:
+    def wait(self, start: int, stop: int) -> int:
         """See `Fleet`."""
+        return self._ended[start, stop]
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
         """See `Fleet`."""
@@ -206,13 +233,29 @@ class LocalFleet:
         self.engine.num_threads = 1
 
 
+def plan_of(config: EnvConfig, rule: RuleTable) -> Plan | None:
+    """How the engine draws the map of an environment, None if it cannot, or if the rules would refuse the map."""
+    agents = [rule.cell_codes[f"agent.{group}"] for group in agent_order(config)]
+    plan = make_plan(config.map_builder, rule.cell_codes, agents)
+    things = len(agents) + len(rule.objects) + (0 if plan is None else most_converters(plan, rule))
+    return plan if len(agents) == rule.num_agents and things <= MAX_CODES else None
+
+
+def most_converters(plan: Plan, rule: RuleTable) -> int:
+    """The most converters that a map can have."""
+    kinds = [rule.cell_codes[entry["type_name"]] for entry in rule.objects if entry["kind"] == "Converter"]
+    return most_of_codes(plan, kinds)
+
+
 def compile_engine(tasks: TaskSet) -> None:
     """Have everything compiled and kept on disk, if it is not yet, so that processes started next find it there."""
     if is_interpreted() or any(cache_folder().rglob("*.nbi")):
         return
     fleet = LocalFleet(tasks, 1)
+    streams = np.zeros((1, STREAM_COLUMNS), np.int64)
+    open_streams(seed_words(0), np.zeros(1, np.int64), np.zeros(1, np.int64), streams)
     for task in range(len(tasks.configs)):
-        fleet.begin([0], [task], [np.random.default_rng(0)])
-    fleet.launch(0, 1)
+        fleet.begin([0], [task], streams)
+    fleet.launch(np.zeros((tasks.num_agents, 2), np.int64), 0, 1)
     converters, invalid = fleet.engine.capacity
     fleet.engine.reserve(converters, 2 * invalid)

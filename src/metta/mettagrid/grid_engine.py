@@ -7,30 +7,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metta.mettagrid.engine import state as cols
+from metta.mettagrid.engine.board import (
+    BEGIN,
+    BEGIN_COLUMNS,
+    GIVEN,
+    PLAY,
+    STEP,
+    Board,
+    Episodes,
+    allocate_episodes,
+)
 from metta.mettagrid.engine.bundle import describe
-from metta.mettagrid.engine.compile import announce_compilation, is_interpreted
-from metta.mettagrid.engine.reset import move_invalid_counts, reset_worlds
+from metta.mettagrid.engine.compile import announce_compilation
+from metta.mettagrid.engine.maps import Plans
+from metta.mettagrid.engine.reset import move_invalid_counts
 from metta.mettagrid.engine.state import (
     INVALID_COLUMNS,
     Rules,
     State,
     allocate,
-    clear,
 )
-from metta.mettagrid.engine.step import step_worlds
+from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs
 from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
+from metta.mettagrid.map.plans import no_plans
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
+from metta.mettagrid.stepping import Crew
 from metta.mettagrid.world_config import WorldConfig
 from metta.mettagrid.world_reader import WorldReader
 
-_MAX_CODES = 2**16 - 1
+MAX_CODES = 2**16 - 1
+"""Things that the cells of a map can tell apart."""
+
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+_INT32_RANGE = np.iinfo(np.int32)
 
 _GROWING = frozenset({"converters", "converter_items", "converter_stats", "looks", "invalid"})
 """Arrays of the state that get more rows when a map or an episode needs them."""
@@ -52,8 +67,7 @@ class GridEngine(WorldReader):
         action_success: bool `[B, A]`, of the last step.
         agent_mask: bool `[B, A]`, rows in use.
         current_step: int32 `[B]`, steps since the reset.
-        agents_per_thread: a further thread is only used for at least so many agents; for less, waking it takes longer
-            than it saves.
+        episodes: what becomes of the episodes that the worlds play, kept by `play`.
 
     Args:
         rules: the rule sets that worlds may have.
@@ -62,12 +76,12 @@ class GridEngine(WorldReader):
         num_threads: threads that share the worlds of a step.
         observations: the array to write observations into, for instance in memory shared with another process; None:
             one of its own.
+        episodes: likewise, the arrays of `episodes`.
+        plans: maps that `begin` can draw.
 
     Raises:
         ValueError: a size below 1, no rules, or an array for the observations that does not fit.
     """
-
-    agents_per_thread: int = 256
 
     def __init__(
         self,
@@ -78,6 +92,8 @@ class GridEngine(WorldReader):
         max_width: int,
         num_threads: int = 1,
         observations: NDArray[np.uint8] | None = None,
+        episodes: Episodes | None = None,
+        plans: Plans | None = None,
     ) -> None:
         if not rules:
             raise ValueError("rules is empty: a GridEngine needs at least one rule set.")
@@ -97,21 +113,27 @@ class GridEngine(WorldReader):
         self._margin = max(rule.margin for rule in self.rules)
         self._stride = max_width + 2 * self._margin
         self._tables: Rules = stack_rules(self.rules, self._stride)
-        self._rule_table = describe(self._tables)
         state = allocate(self._sizes())
         if observations is not None:
             state = _observing_into(observations, state)
-        self._hold(state)
+        self.episodes = allocate_episodes(num_worlds, self.max_agents) if episodes is None else episodes
+        self._plans = no_plans() if plans is None else plans
         self._maps = np.zeros((num_worlds, max_height, max_width), np.int16)
+        self._begins = np.zeros((num_worlds, BEGIN_COLUMNS), np.int64)
+        self._streams = np.zeros((num_worlds, STREAM_COLUMNS), np.int64)
         self._began = np.zeros(num_worlds, np.bool_)
-        self._no_actions = np.zeros((num_worlds, self.max_agents, 2), np.int32)
         configs = "\n".join(rule.config.model_dump_json() for rule in self.rules)
         self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8).copy()
         self._actions_shape = (num_worlds, self.max_agents, 2)
         self._waiting = True
+        self._no_words = np.zeros((0, 2), np.int32)
+        self._agents_of_rule = np.array([rule.num_agents for rule in self.rules])
+        self._num_threads = 1
+        self._hold(state)
+        self._crew = Crew(self._board, 1, self.max_agents)
         self._bind()
-        self._pool: ThreadPoolExecutor | None = None
-        self.num_threads = num_threads
+        if num_threads != 1:
+            self.num_threads = num_threads
         announce_compilation()
 
     @property
@@ -123,11 +145,10 @@ class GridEngine(WorldReader):
     def num_threads(self, count: int) -> None:
         if count < 1:
             raise ValueError(f"num_threads is {count}, but a GridEngine needs at least 1.")
-        previous = self._pool
-        if previous is not None:
-            previous.shutdown()
+        self._crew.close()
         self._num_threads = count
-        self._pool = ThreadPoolExecutor(count - 1, "metta-engine") if count > 1 else None
+        self._hold(self._state)
+        self._crew = Crew(self._board, count, self.max_agents)
 
     def reset(
         self,
@@ -154,25 +175,56 @@ class GridEngine(WorldReader):
                 f"reset got {len(worlds)} worlds, {len(grids)} grids, {len(seeds)} seeds and {len(rules)} rules: "
                 "give as many of each."
             )
-        if len(set(worlds)) < len(worlds):
-            raise ValueError(f"reset got worlds {list(worlds)}: name each world only once.")
+        self._check_worlds(worlds)
         codes = [self._check(*entry) for entry in zip(worlds, grids, seeds, rules, strict=True)]
         if not codes:
             return
         self._grow_things(
             max(count_converters(grid, self.rules[rule]) for grid, rule in zip(codes, rules, strict=True)),
         )
-        starts = np.zeros((len(worlds), 7), np.int64)
-        for i, (w, grid, seed, rule) in enumerate(zip(worlds, codes, seeds, rules, strict=True)):
+        for i, (w, grid) in enumerate(zip(worlds, codes, strict=True)):
+            height, width = grid.shape
             self._maps[w] = 0
-            self._maps[w, : grid.shape[0], : grid.shape[1]] = grid
-            starts[i] = w, rule, seed, grid.shape[0], grid.shape[1], self._margin, self._stride
-            self.agent_mask[w] = np.arange(self.max_agents) < self.rules[rule].num_agents
-            self._began[w] = True
-        self._waiting = not self._began.all()
-        clear(self._state, list(worlds))
-        with np.errstate(all="ignore"):
-            reset_worlds(self._rule_table, self._state_table, self._no_actions, self._maps, starts)
+            self._maps[w, :height, :width] = grid
+            self._begins[i, 1:6] = rules[i], GIVEN, seeds[i], height, width
+        self._begin(worlds)
+
+    def begin(
+        self, worlds: Sequence[int], plans: Sequence[int], streams: Longs, rules: Sequence[int]
+    ) -> None:
+        """Begin new episodes in some worlds, on maps that are drawn here.
+
+        The plans are trusted to fit the rules; see `map.plans`.
+
+        Args:
+            worlds: which worlds.
+            plans: for each how its map is drawn, of the plans that the engine was made with.
+            streams: int64 `[n, STREAM_COLUMNS]`: what it is drawn from, and after it the seed of the agents' order.
+            rules: a rule set for each.
+
+        Raises:
+            ValueError: a world is named twice, or does not exist.
+        """
+        self._check_worlds(worlds)
+        begins = self._begins[: len(worlds)]
+        begins[:, 1] = rules
+        begins[:, 2] = plans
+        begins[:, 4:6] = self._plans.sizes[plans, :2]
+        self._streams[: len(worlds)] = streams
+        self._begin(worlds)
+
+    def _begin(self, worlds: Sequence[int]) -> None:
+        """Begin what is written down in `_begins`."""
+        count = len(worlds)
+        begins = self._begins[:count]
+        begins[:, 0] = worlds
+        begins[:, 6] = self._margin
+        begins[:, 7] = self._stride
+        self._crew.run(self._no_words, BEGIN, 0, count)
+        self.agent_mask[worlds] = self._agents_of_rule[begins[:, 1], None] > np.arange(self.max_agents)
+        if self._waiting:
+            self._began[worlds] = True
+            self._waiting = not self._began.all()
 
     def step(self, actions: NDArray[np.integer[Any]], worlds: slice = slice(None)) -> None:
         """Do one step of all worlds, or of a contiguous part of them, and write the arrays in place.
@@ -189,16 +241,42 @@ class GridEngine(WorldReader):
             raise ValueError(
                 f"actions have shape {actions.shape}, but this engine takes {self._actions_shape}."
             )
-        if actions.dtype != np.int32 or not actions.flags.c_contiguous:
-            actions = _as_int32(actions)
         start, stop, stride = worlds.indices(self.num_worlds)
         if stride != 1:
             raise ValueError(f"worlds is {worlds}: steps are done for a contiguous part of the batch.")
+        if actions.dtype != np.int32:
+            actions = _as_int32(actions)
         if self._waiting and not self._began[start:stop].all():
             missing = start + int(np.argmin(self._began[start:stop]))
             raise ValueError(f"world {missing} has no map yet: reset it before stepping.")
         if start < stop:
-            self._grow_invalid(self._run(actions, start, stop))
+            self._step(actions[start:stop].reshape(-1, 2), STEP, start, stop)
+
+    def play(self, actions: NDArray[np.integer[Any]], start: int, stop: int) -> int:
+        """Do one step of the worlds from `start` to `stop`, and keep account of it in `episodes`.
+
+        Args:
+            actions: integers `[R, 2]`: (action id, argument) of the agents of these worlds. Numbers beyond 32 bits
+                become the nearest 32-bit number.
+            start: first world.
+            stop: one past the last.
+
+        Returns:
+            how many episodes ended.
+        """
+        return self._step(actions, PLAY, start, stop) & 0xFFFFFFFF if start < stop else 0
+
+    def _step(self, actions: NDArray[np.integer[Any]], job: int, start: int, stop: int) -> int:
+        if actions.dtype is _INT64 or actions.dtype is _INT32:
+            words = actions
+        else:
+            words = np.clip(actions, _INT32_RANGE.min, _INT32_RANGE.max).astype(np.int32)
+        if not words.flags.carray:
+            words = np.array(words)
+        result = self._crew.run(words.view(np.int32), job, start, stop)
+        if result > 0xFFFFFFFF:
+            self._grow_invalid(start, stop)
+        return result
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays by name; `restore` continues from them exactly."""
@@ -236,7 +314,8 @@ class GridEngine(WorldReader):
             else:
                 replaced[name] = array.copy()
         self._waiting = not self._began.all()
-        self._hold(self._state._replace(**replaced))
+        if replaced:
+            self._replace(**replaced)
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -246,12 +325,12 @@ class GridEngine(WorldReader):
     @property
     def tables(self) -> tuple[Any, Any]:
         """What kernels of one's own take first: rule tables and state. State moves when `capacity` grows: ask anew."""
-        return self._rule_table, self._state_table
+        return self._board.rules, self._board.state
 
     @property
     def bytes_per_world(self) -> dict[str, int]:
         """Bytes that each world takes, by array; they grow where `capacity` does. What all worlds share is not in it."""
-        arrays = self._arrays() | {"no_actions": self._no_actions}
+        arrays = self._arrays() | self.episodes._asdict() | {"begins": self._begins, "streams": self._streams}
         del arrays["rules"]
         return {name: array.nbytes // self.num_worlds for name, array in arrays.items()}
 
@@ -284,8 +363,18 @@ class GridEngine(WorldReader):
 
     def _hold(self, state: State) -> None:
         """Make these the engine's arrays."""
+        threads = self._num_threads
         self._state = state
-        self._state_table = describe(state)
+        self._board = Board(
+            rules=describe(self._tables),
+            state=describe(state),
+            episodes=describe(self.episodes),
+            plans=describe(self._plans),
+            maps=self._maps,
+            begins=self._begins,
+            streams=self._streams,
+            fields=np.zeros((threads, self.max_height * self.max_width), np.int16),
+        )
 
     def _num_codes(self, converters: int) -> int:
         return int(1 + self.max_agents + converters + self._tables.objects.shape[1])
@@ -303,36 +392,18 @@ class GridEngine(WorldReader):
         self.current_step: NDArray[np.int32] = state.worlds[:, cols.STEP]
         self.agent_mask: NDArray[np.bool_] = np.zeros((self.num_worlds, self.max_agents), np.bool_)
 
-    def _run(self, actions: NDArray[Any], start: int, stop: int) -> int:
-        """Step some worlds, on several threads if there is enough to do; returns what `step_worlds` returns."""
-        threads = 1
-        if self._pool is not None:
-            threads = min(
-                self._num_threads, stop - start, (stop - start) * self.max_agents // self.agents_per_thread
-            )
-        if threads <= 1:
-            return self._run_part(actions, start, stop)
-        assert self._pool is not None
-        bounds = [start + (stop - start) * i // threads for i in range(threads + 1)]
-        others = [
-            self._pool.submit(self._run_part, actions, bounds[i], bounds[i + 1]) for i in range(1, threads)
-        ]
-        return max(self._run_part(actions, bounds[0], bounds[1]), *(other.result() for other in others))
-
-    def _run_part(self, actions: NDArray[Any], start: int, stop: int) -> int:
-        if not is_interpreted():
-            used = step_worlds(self._rule_table, self._state_table, actions, start, stop)
-        else:
-            with np.errstate(all="ignore"):  # compiled code does not warn of overflows either
-                used = step_worlds(self._rule_table, self._state_table, actions, start, stop)
-        return int(used)
+    def _check_worlds(self, worlds: Sequence[int]) -> None:
+        """See to it that worlds exist and are named once."""
+        if len(set(worlds)) < len(worlds):
+            raise ValueError(f"reset got worlds {list(worlds)}: name each world only once.")
+        for world in worlds:
+            if not 0 <= world < self.num_worlds:
+                raise ValueError(
+                    f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
+                )
 
     def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
         """The codes of a map, if everything about this reset is right."""
-        if not 0 <= world < self.num_worlds:
-            raise ValueError(
-                f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
-            )
         if not 0 <= rule < len(self.rules):
             raise ValueError(f"rule set {rule} of world {world} does not exist: there are {len(self.rules)}.")
         if not 0 <= seed < 2**32:
@@ -353,10 +424,10 @@ class GridEngine(WorldReader):
                 f"[{agents}, [something], 3]."
             )
         things = self.max_agents + count_converters(codes, table) + self._tables.objects.shape[1]
-        if things > _MAX_CODES:
+        if things > MAX_CODES:
             raise ValueError(
                 f"the map of world {world} has too many converters: agents, converters and kinds of objects together "
-                f"are {things}, and the engine can tell {_MAX_CODES} apart."
+                f"are {things}, and the engine can tell {MAX_CODES} apart."
             )
         return codes
 
@@ -365,27 +436,30 @@ class GridEngine(WorldReader):
         state = self._state
         if converters <= state.converters.shape[1]:
             return
-        self._hold(
-            state._replace(
-                converters=_grown(state.converters, converters),
-                converter_items=_grown(state.converter_items, converters),
-                converter_stats=_grown(state.converter_stats, converters),
-                looks=_grown(state.looks, self._num_codes(converters)),
-            )
+        self._replace(
+            converters=_grown(state.converters, converters),
+            converter_items=_grown(state.converter_items, converters),
+            converter_stats=_grown(state.converter_stats, converters),
+            looks=_grown(state.looks, self._num_codes(converters)),
         )
 
-    def _grow_invalid(self, used: int) -> None:
+    def _grow_invalid(self, start: int, stop: int) -> None:
         """Keep the table of invalid actions sparse: a step adds at most one row per agent."""
-        rows = self._state.invalid.shape[1]
-        if 4 * (used + self.max_agents) <= 3 * rows:
-            return
-        self._make_invalid(_invalid_rows(rows, used + self.max_agents))
+        used = int(self._state.worlds[start:stop, cols.INVALID_USED].max()) + self.max_agents
+        self._make_invalid(_invalid_rows(self._state.invalid.shape[1], used))
 
     def _make_invalid(self, rows: int) -> None:
         """Move the counts of invalid actions to a table of so many rows."""
         old = self._state.invalid
-        self._hold(self._state._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32)))
-        move_invalid_counts(self._state_table, old)
+        self._replace(invalid=np.zeros((self.num_worlds, rows, INVALID_COLUMNS), np.int32))
+        move_invalid_counts(self._board.state, old)
+
+    def _replace(self, **arrays: Any) -> None:
+        """Go on with other arrays in the place of some."""
+        kept = self._board, self._state  # until no thread looks at them any more
+        self._hold(self._state._replace(**arrays))
+        self._crew.replace_board(self._board)
+        del kept
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a snapshot holds; `rules` is a fingerprint."""

@@ -11,6 +11,14 @@ import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, SingleTaskCurriculum
+from metta.mettagrid.engine.board import ENDED
+from metta.mettagrid.engine.streams import (
+    STREAM_COLUMNS,
+    as_generator,
+    open_streams,
+    save_stream,
+    seed_words,
+)
 from metta.mettagrid.fleet import Fleet, LocalFleet, TaskSet
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.spec import EnvSpec
@@ -18,8 +26,6 @@ from metta.mettagrid.workers import WorkerFleet
 
 if TYPE_CHECKING:
     from metta.mettagrid.env import MettaGridEnv
-
-INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,8 @@ class VecEnv:
         self.single_action_space = self.spec.action_space
         self.stagger = stagger
         self.collect_stats = collect_stats
-        self.starts = np.ones(self.num_agents, dtype=np.bool_)
         self._episode = np.full(num_worlds, -1, dtype=np.int64)
         self._task = np.zeros(num_worlds, dtype=np.int64)
-        self._returns = np.zeros((num_worlds, self.agents_per_world), dtype=np.float32)
-        self._lengths = np.zeros(num_worlds, dtype=np.int64)
-        # The step at which to cut an episode off; 0: not at all.
-        self._cut_at = np.zeros(num_worlds, dtype=np.int64)
         self._fleet: Fleet
         if num_workers:
             self._fleet = WorkerFleet(task_set, num_worlds, num_workers, collect_stats=collect_stats)
@@ -155,6 +156,19 @@ class VecEnv:
         self.observations: npt.NDArray[np.uint8] = self._fleet.observations.reshape(
             self.num_agents, *self._fleet.observations.shape[2:]
         )
+        episodes = self._fleet.episodes
+        self.starts: npt.NDArray[np.bool_] = episodes.starts.reshape(-1)
+        self._returns = episodes.returns
+        self._lengths = episodes.lengths
+        # The step at which to cut an episode off; 0: not at all.
+        self._cut_at = episodes.cut_at
+        self._rewards = episodes.rewards.reshape(-1)
+        self._terminals = episodes.terminals.reshape(-1)
+        self._truncations = episodes.truncations.reshape(-1)
+        self._agents = np.arange(self.agents_per_world)
+        self._no_rows = np.zeros(0, dtype=np.int64)
+        self._no_observations = self.observations[:0].copy()
+        self._draws_tasks = type(self.curriculum) is not SingleTaskCurriculum
         self.seed = seed
         try:
             self.reset(seed)
@@ -211,7 +225,7 @@ class VecEnv:
             self.seed = seed
             self._episode[:] = -1
         if seed is not None or not self._untouched:
-            self._begin(list(range(self.num_worlds)), stagger=self.stagger)
+            self._begin(np.arange(self.num_worlds), stagger=self.stagger)
         self._untouched = False
         return self._shown(slice(None))
 
@@ -235,23 +249,24 @@ class VecEnv:
         """Observations in the form in which they are handed out."""
         return self.observations[rows] if self.zero_copy else self.observations[rows].copy()
 
-    def _begin(self, worlds: list[int], stagger: bool = False) -> None:
+    def _begin(self, worlds: npt.NDArray[np.int64], stagger: bool = False) -> None:
         """Start the next episode of these worlds; `stagger` says whether it is cut off somewhere."""
-        generators, tasks = [], []
-        for world in worlds:
-            episode = int(self._episode[world]) + 1
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(world, episode)))
-            task = self.curriculum.sample(rng)
-            steps = self.curriculum.tasks[task].config.game.longest_episode
-            self._cut_at[world] = rng.integers(1, steps + 1) if stagger and steps else 0
-            generators.append(rng)
-            tasks.append(task)
-        self._fleet.begin(worlds, tasks, generators)
-        self._episode[worlds] += 1
+        episodes = self._episode[worlds] + 1
+        streams = np.empty((len(worlds), STREAM_COLUMNS), np.int64)
+        open_streams(seed_words(self.seed), worlds, episodes, streams)
+        tasks = [0] * len(worlds)
+        self._cut_at[worlds] = 0
+        if self._draws_tasks or stagger:
+            for i, world in enumerate(worlds):
+                rng = as_generator(streams[i])
+                tasks[i] = self.curriculum.sample(rng)
+                steps = self.curriculum.tasks[tasks[i]].config.game.longest_episode
+                if stagger and steps:
+                    self._cut_at[world] = rng.integers(1, steps + 1)
+                save_stream(rng, streams[i])
+        self._fleet.begin(worlds.tolist(), tasks, streams)
+        self._episode[worlds] = episodes
         self._task[worlds] = tasks
-        self._returns[worlds] = 0
-        self._lengths[worlds] = 0
-        self.starts.reshape(self.num_worlds, -1)[worlds] = True
 
     def step(self, actions: npt.NDArray[np.integer[Any]], worlds: slice | None = None) -> StepBatch:
         """Step the worlds once, and begin a new episode wherever one ended.
@@ -267,54 +282,54 @@ class VecEnv:
             ValueError: `actions` has the wrong shape or is not made of integers.
             RuntimeError: a worker process is gone.
         """
-        lo, hi, stride = (worlds or slice(None)).indices(self.num_worlds)
-        if stride != 1:
-            raise ValueError(f"worlds is {worlds}; step a contiguous part of the batch.")
-        self._launch(actions, lo, max(lo, hi))
-        return self._land(lo, max(lo, hi))
+        if worlds is None:
+            lo, hi = 0, self.num_worlds
+        else:
+            lo, hi, stride = worlds.indices(self.num_worlds)
+            hi = max(lo, hi)
+            if stride != 1:
+                raise ValueError(f"worlds is {worlds}; step a contiguous part of the batch.")
+        self._launch(actions, lo, hi)
+        return self._land(lo, hi)
 
     def _launch(self, actions: npt.NDArray[np.integer[Any]], lo: int, hi: int) -> None:
         """Have the worlds from `lo` to `hi` stepped."""
-        agents = self.agents_per_world
         actions = np.asarray(actions)
-        if actions.shape != ((hi - lo) * agents, 2) or actions.dtype.kind not in "iu":
+        if actions.shape != ((hi - lo) * self.agents_per_world, 2) or actions.dtype.kind not in "iu":
             raise ValueError(
-                f"actions is {actions.dtype} {list(actions.shape)}; give integers [{(hi - lo) * agents}, 2]: "
-                "(action id, argument) for each agent."
+                f"actions is {actions.dtype} {list(actions.shape)}; give integers "
+                f"[{(hi - lo) * self.agents_per_world}, 2]: (action id, argument) for each agent."
             )
-        # int32 extremes are merely invalid actions; numbers beyond them must not wrap round into valid ones.
-        self._fleet.actions[lo:hi] = np.clip(actions, INT32.min, INT32.max).reshape(hi - lo, agents, 2)
-        self._fleet.launch(lo, hi)
+        self._fleet.launch(actions, lo, hi)
         self._untouched = False
 
     def _land(self, lo: int, hi: int) -> StepBatch:
         """Take in the step that these worlds were launched on, and begin new episodes where one ended."""
-        fleet, agents = self._fleet, self.agents_per_world
-        fleet.wait(lo, hi)
-        rows = slice(lo * agents, hi * agents)
-        rewards = fleet.rewards[lo:hi].copy()
-        terminals = fleet.terminals[lo:hi].copy()
-        truncations = fleet.truncations[lo:hi].copy()
-        self._returns[lo:hi] += rewards
-        self._lengths[lo:hi] += 1
-        self.starts[rows] = False
-        cut = (self._lengths[lo:hi] == self._cut_at[lo:hi]) & ~(terminals | truncations).any(axis=1)
-        truncations[cut] = True
-        ended = [lo + int(w) for w in np.flatnonzero((terminals | truncations).any(axis=1))]
-        episodes = self._outcomes(
-            [w for w in ended if not cut[w - lo]], [w for w in ended if truncations[w - lo].any()]
-        )
-        final_observations = fleet.observations[ended].reshape(-1, *self.observations.shape[1:])
+        ended = self._fleet.wait(lo, hi)
+        rewards, terminals, truncations = self._rewards, self._terminals, self._truncations
+        observations = self.observations
+        if hi - lo < self.num_worlds:
+            rows = slice(lo * self.agents_per_world, hi * self.agents_per_world)
+            rewards, terminals, truncations = rewards[rows], terminals[rows], truncations[rows]
+            observations = observations[rows]
+        rewards, terminals, truncations = rewards.copy(), terminals.copy(), truncations.copy()
+        final_rows, final_observations = self._no_rows, self._no_observations
+        episodes: list[EpisodeOutcome] = []
         if ended:
+            how = self._fleet.episodes.ended[lo:hi]
+            over = lo + np.flatnonzero(how)
+            episodes = self._outcomes([lo + int(w) for w in np.flatnonzero(how == ENDED)])
+            final_rows = (over[:, None] * self.agents_per_world + self._agents).reshape(-1)
+            final_observations = self.observations[final_rows]
             for outcome in episodes:
                 self.curriculum.update(int(self._task[outcome.world]), outcome.score)
-            self._begin(ended)
+            self._begin(over)
         return StepBatch(
-            observations=self._shown(rows),
-            rewards=rewards.reshape(-1),
-            terminals=terminals.reshape(-1),
-            truncations=truncations.reshape(-1),
-            final_rows=(np.asarray(ended, dtype=np.int64)[:, None] * agents + np.arange(agents)).reshape(-1),
+            observations=observations if self.zero_copy else observations.copy(),
+            rewards=rewards,
+            terminals=terminals,
+            truncations=truncations,
+            final_rows=final_rows,
             final_observations=final_observations,
             episodes=episodes,
         )
@@ -323,8 +338,8 @@ class VecEnv:
         """Name of the task that a world is playing."""
         return self.curriculum.tasks[int(self._task[world])].name
 
-    def _outcomes(self, worlds: list[int], truncated: list[int]) -> list[EpisodeOutcome]:
-        """The episodes that just ended in some worlds, `truncated` in some of them."""
+    def _outcomes(self, worlds: list[int]) -> list[EpisodeOutcome]:
+        """The episodes that just ended in some worlds."""
         stats = self._fleet.episode_stats(worlds) if self.collect_stats else [{} for _ in worlds]
         return [
             EpisodeOutcome(
@@ -332,7 +347,7 @@ class VecEnv:
                 task=self.task_name(world),
                 length=int(self._lengths[world]),
                 returns=self._returns[world].copy(),
-                truncated=world in truncated,
+                truncated=bool(self._fleet.episodes.truncations[world].any()),
                 stats=counted,
             )
             for world, counted in zip(worlds, stats, strict=True)

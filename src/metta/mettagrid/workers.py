@@ -23,7 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from metta.mettagrid.engine.board import ENDED, Episodes, allocate_episodes
+from metta.mettagrid.engine.streams import Longs
 from metta.mettagrid.fleet import LocalFleet, TaskSet, compile_engine
+
+INT32 = np.iinfo(np.int32)
 
 _START = (
     "import os, sys; sys.path[:] = sys.argv[3:]; from metta.mettagrid.workers import serve; "
@@ -67,11 +71,8 @@ class WorkerFleet:
         size = (num_worlds, tasks.num_agents, tasks.spec.num_tokens)
         memory = _anonymous_memory()
         shared = _map_arrays(memory, size)
-        self.actions = shared.actions
         self.observations = shared.observations
-        self.rewards = shared.rewards
-        self.terminals = shared.terminals
-        self.truncations = shared.truncations
+        self.episodes = shared.episodes
         self._stats: dict[int, dict[str, Any]] = {}
         self._steps: dict[tuple[int, int], list[tuple[_Worker, int]]] = {}
         self._workers: list[_Worker] = []
@@ -87,22 +88,20 @@ class WorkerFleet:
         finally:
             os.close(memory)
 
-    def begin(
-        self, worlds: Sequence[int], tasks: Sequence[int], generators: Sequence[np.random.Generator]
-    ) -> None:
+    def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
         """See `Fleet`."""
         asked = []
         for worker in self._workers:
-            mine = [(w, t, g) for w, t, g in zip(worlds, tasks, generators, strict=True) if w in worker.share]
+            mine = [i for i, world in enumerate(worlds) if world in worker.share]
             if mine:
-                theirs = [w - worker.share.start for w, _, _ in mine]
-                asked.append(
-                    (worker, worker.post("begin", theirs, [t for _, t, _ in mine], [g for *_, g in mine]))
-                )
+                theirs = [worlds[i] - worker.share.start for i in mine]
+                asked.append((worker, worker.post("begin", theirs, [tasks[i] for i in mine], streams[mine])))
         _replies(asked)
 
-    def launch(self, start: int, stop: int) -> None:
+    def launch(self, actions: npt.NDArray[np.integer[Any]], start: int, stop: int) -> None:
         """See `Fleet`."""
+        ours = self.episodes.actions[start:stop]
+        ours[:] = np.clip(actions, INT32.min, INT32.max).reshape(ours.shape)
         asked = []
         for worker in self._workers:
             share = worker.share
@@ -111,12 +110,13 @@ class WorkerFleet:
                 asked.append((worker, worker.post("step", first - share.start, last - share.start)))
         self._steps[start, stop] = asked
 
-    def wait(self, start: int, stop: int) -> None:
+    def wait(self, start: int, stop: int) -> int:
         """See `Fleet`."""
         asked = self._steps.pop((start, stop))
         self._stats = {}
         for (worker, _), stats in zip(asked, _replies(asked), strict=True):
             self._stats |= {worker.share[world]: counted for world, counted in stats.items()}
+        return int(np.count_nonzero(self.episodes.ended[start:stop]))
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
         """See `Fleet`."""
@@ -276,22 +276,15 @@ def _commands(
     """What a worker can do with its share of the worlds, which it numbers from 0."""
     del size
     start, stop = share.start, share.stop
-    fleet = LocalFleet(tasks, stop - start, observations=shared.observations[start:stop])
-    fleet.actions = shared.actions[start:stop]
-    shown = [
-        (shared.rewards[start:stop], fleet.rewards),
-        (shared.terminals[start:stop], fleet.terminals),
-        (shared.truncations[start:stop], fleet.truncations),
-    ]
+    whole: tuple[Any, ...] = shared.episodes
+    episodes = Episodes(*(array[start:stop] for array in whole))
+    fleet = LocalFleet(tasks, stop - start, observations=shared.observations[start:stop], episodes=episodes)
 
     def step(first: int, last: int) -> dict[int, dict[str, Any]]:
-        fleet.launch(first, last)
-        for theirs, ours in shown:
-            theirs[first:last] = ours[first:last]
+        fleet.launch(episodes.actions[first:last].reshape(-1, 2), first, last)
         if not collect_stats:
             return {}
-        ended = (fleet.terminals[first:last] | fleet.truncations[first:last]).any(axis=1)
-        worlds = [first + int(world) for world in np.flatnonzero(ended)]
+        worlds = [first + int(world) for world in np.flatnonzero(episodes.ended[first:last] == ENDED)]
         return dict(zip(worlds, fleet.episode_stats(worlds), strict=True))
 
     def snapshot(converters: int, invalid: int) -> dict[str, npt.NDArray[Any]]:
@@ -310,11 +303,8 @@ def _commands(
 class _Shared(NamedTuple):
     """The arrays that all processes see; see `Fleet`."""
 
-    actions: npt.NDArray[np.int32]
     observations: npt.NDArray[np.uint8]
-    rewards: npt.NDArray[np.float32]
-    terminals: npt.NDArray[np.bool_]
-    truncations: npt.NDArray[np.bool_]
+    episodes: Episodes
 
 
 def _map_arrays(memory: int, size: tuple[int, int, int]) -> _Shared:
@@ -325,16 +315,13 @@ def _map_arrays(memory: int, size: tuple[int, int, int]) -> _Shared:
         size: worlds, agents of a world, tokens of an observation.
     """
     worlds, agents, tokens = size
-    kinds: list[tuple[type, tuple[int, ...]]] = [
-        (np.int32, (worlds, agents, 2)),
-        (np.uint8, (worlds, agents, tokens, 3)),
-        (np.float32, (worlds, agents)),
-        (np.bool_, (worlds, agents)),
-        (np.bool_, (worlds, agents)),
+    kinds: list[tuple[np.dtype[Any], tuple[int, ...]]] = [
+        (np.dtype(np.uint8), (worlds, agents, tokens, 3)),
+        *((array.dtype, array.shape) for array in allocate_episodes(worlds, agents)),
     ]
     offsets = [0]
     for dtype, shape in kinds:
-        blocks = -(-np.dtype(dtype).itemsize * math.prod(shape) // _ALIGNMENT)
+        blocks = -(-dtype.itemsize * math.prod(shape) // _ALIGNMENT)
         offsets.append(offsets[-1] + blocks * _ALIGNMENT)
     os.ftruncate(memory, offsets[-1])
     buffer = mmap(memory, offsets[-1])
@@ -342,7 +329,7 @@ def _map_arrays(memory: int, size: tuple[int, int, int]) -> _Shared:
         np.ndarray(shape, dtype, buffer, offset)
         for (dtype, shape), offset in zip(kinds, offsets, strict=False)
     ]
-    return _Shared(*arrays)
+    return _Shared(arrays[0], Episodes(*arrays[1:]))
 
 
 def _anonymous_memory() -> int:

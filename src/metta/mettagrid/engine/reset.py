@@ -15,6 +15,7 @@ from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import seed_random
 from metta.mettagrid.engine.state import (
     AGENT_OBJECT_ID,
+    CHANGED,
     COL,
     CONVERTER_COL,
     CONVERTER_OBJECT_ID,
@@ -28,11 +29,15 @@ from metta.mettagrid.engine.state import (
     INVALID_KEY,
     INVALID_USED,
     IS_CONVERTER,
+    LAST_KIND,
     MARGIN,
+    NEVER,
+    NEXT_DUE,
     NUM_AGENTS,
     NUM_CONVERTERS,
     OBJECT,
     OUTPUT,
+    PADDING,
     PHASE,
     ROW,
     RULE,
@@ -40,47 +45,79 @@ from metta.mettagrid.engine.state import (
     S_NUM_GROUPS,
     S_NUM_ITEMS,
     S_NUM_OBJECTS,
-    STRIDE,
+    STEP,
     WIDTH,
     Ints,
     Rules,
     State,
-    open_rules,
     open_state,
 )
 from metta.mettagrid.engine.step import count_invalid
 
 
-@kernel
-def reset_worlds(
-    rule_table: Any,
-    state_table: Any,
-    actions: Ints,
-    maps: NDArray[np.int16],
-    starts: NDArray[np.int64],
+@rule
+def reset_world(
+    rules: Rules, state: State, actions: Ints, maps: NDArray[np.int16], w: int, seed: int
 ) -> None:
-    """Begin new episodes in worlds that were cleared.
+    """Begin a new episode in a world whose rule set, map size, margin and columns of the grid are written down.
 
     Args:
-        rule_table: the rule tables, from `describe`.
-        state_table: the batch, from `describe`; changed in place.
-        actions: int32 `[B, A, 2]`, zero in the rows of these worlds.
+        rules: the rule tables.
+        state: the batch; the world's part is changed in place.
+        actions: int32 `[B, A, 2]`, zero in the rows of this world.
         maps: int16 `[B, height, width]`, a cell code of the rule set per cell: 0 or less empty, then groups, then
             objects.
-        starts: int64 `[n, 7]`: world, rule set, seed, height, width, margin, columns of the grid.
+        w: the world.
+        seed: of the agents' order, an unsigned 32-bit number.
     """
-    rules = open_rules(rule_table)
-    state = open_state(state_table)
-    for i in range(starts.shape[0]):
-        w = int(starts[i, 0])
-        state.worlds[w, RULE] = starts[i, 1]
-        state.worlds[w, HEIGHT] = starts[i, 3]
-        state.worlds[w, WIDTH] = starts[i, 4]
-        state.worlds[w, MARGIN] = starts[i, 5]
-        state.worlds[w, STRIDE] = starts[i, 6]
-        seed_random(state, w, int(starts[i, 2]))
-        place_things(rules, state, maps, w)
-        observe(rules, state, actions, w)
+    clear_world(state, w)
+    seed_random(state, w, seed)
+    place_things(rules, state, maps, w)
+    observe(rules, state, actions, w)
+
+
+@rule
+def clear_world(state: State, w: int) -> None:
+    """Forget everything about a world but its rule set and size."""
+    for column in range(STEP, MARGIN):
+        state.worlds[w, column] = 0
+    state.worlds[w, NEXT_DUE] = NEVER
+    fill_row(state.cells, w, 0)
+    fill_rows(state.occupied, w, 0)
+    fill_row(state.object_ids, w, 0)
+    fill_rows(state.agents, w, 0)
+    for a in range(state.agents.shape[1]):
+        state.agents[w, a, LAST_KIND] = -1
+        state.agents[w, a, CHANGED] = 1
+        for row in range(state.values.shape[0]):
+            state.values[row, w, a] = 0
+            state.flags[row, w, a] = False
+    fill_rows(state.agent_items, w, -1)
+    fill_rows(state.converters, w, 0)
+    fill_rows(state.converter_items, w, 0)
+    fill_rows(state.looks, w, 0)
+    fill_row(state.group_sizes, w, 0)
+    fill_row(state.group_sums, w, 0)
+    fill_rows(state.agent_stats, w, 0)
+    fill_rows(state.converter_stats, w, 0)
+    fill_row(state.game_stats, w, 0)
+    fill_rows(state.invalid, w, 0)
+    fill_rows(state.observations, w, PADDING)
+
+
+@rule
+def fill_row(table: Any, w: int, value: int) -> None:
+    """Write a number into all of `table[w]`, a row."""
+    for i in range(table.shape[1]):
+        table[w, i] = value
+
+
+@rule
+def fill_rows(table: Any, w: int, value: int) -> None:
+    """Write a number into all of `table[w]`, which has rows and columns."""
+    for i in range(table.shape[1]):
+        for k in range(table.shape[2]):
+            table[w, i, k] = value
 
 
 @rule

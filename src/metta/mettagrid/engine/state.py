@@ -319,22 +319,6 @@ def allocate(shape: dict[str, int]) -> State:
     )
 
 
-def clear(state: State, worlds: list[int]) -> None:
-    """Forget everything about some worlds."""
-    for name, array in state._asdict().items():
-        if name in ("values", "flags"):
-            array[:, worlds] = 0
-        else:
-            array[worlds] = _FRESH.get(name, 0)
-    state.worlds[worlds, NEXT_DUE] = NEVER
-    state.agents[worlds, :, LAST_KIND] = -1
-    state.agents[worlds, :, CHANGED] = 1
-
-
-_FRESH = {"agent_items": -1, "observations": PADDING}
-"""What arrays hold in a fresh world, where that is not 0."""
-
-
 def look_size(tokens: int) -> int:
     """Bytes of a look of so many tokens; words of padding may reach beyond the tokens."""
     return LOOK_HEAD + max(SHORT_LOOK_BYTES + 8, -(-3 * tokens // 8) * 8)

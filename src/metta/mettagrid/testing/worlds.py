@@ -47,7 +47,6 @@ def check_batch_independence(
     height = max(len(episode.grid) for episode in episodes)
     width = max(len(episode.grid[0]) for episode in episodes)
     batch = GridEngine(rules, num_worlds, max_height=height, max_width=width, num_threads=num_threads)
-    batch.agents_per_thread = 1
     waiting = list(enumerate(episodes))
     playing: dict[int, tuple[int, Episode, GridEngine, int]] = {}
     actions = np.zeros((num_worlds, batch.max_agents, 2), np.int32)
