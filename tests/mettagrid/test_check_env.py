@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from metta.mettagrid import registry
+from metta.mettagrid import fleet, registry
 from metta.mettagrid.config import ActionConfig, EnvConfig, GameConfig, MapBuilderConfig, ObjectConfig
 from metta.mettagrid.curriculum.base import MultiTaskCurriculum, SingleTaskCurriculum, Task
+from metta.mettagrid.engine.board import Episodes
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.map import builder
@@ -267,6 +268,12 @@ class ChangesActions(VecEnv):
         return batch
 
 
+def pay(episodes: Episodes, before: Any, worlds: Any, amount: float) -> None:
+    """Add to the rewards of a step; before it the returns were `before`."""
+    episodes.rewards[worlds] += amount
+    episodes.returns[worlds] = before[worlds] + episodes.rewards[worlds]
+
+
 class RemembersResets(VecEnv):
     """Pays more the more often it has been reset."""
 
@@ -276,9 +283,10 @@ class RemembersResets(VecEnv):
         self.resets += 1
         return super().reset(*arguments, **options)
 
-    def _land(self, lo: int, hi: int) -> StepBatch:
-        self._fleet.rewards[lo:hi] += self.resets
-        return super()._land(lo, hi)
+    def _launch(self, actions: Any, lo: int, hi: int) -> None:
+        before = self._returns.copy()
+        super()._launch(actions, lo, hi)
+        pay(self._fleet.episodes, before, slice(lo, hi), self.resets)
 
 
 class ForgetsAClock(VecEnv):
@@ -372,29 +380,37 @@ def test_an_end_that_the_rules_do_not_know_is_found(monkeypatch: pytest.MonkeyPa
 class Biased(GridEngine):
     """The place in the batch matters."""
 
-    def step(self, actions: Any, worlds: slice = slice(None)) -> None:
-        super().step(actions, worlds)
-        self.rewards[1:] += self.num_worlds
+    def play(self, *arguments: Any) -> int:
+        before = self.episodes.returns.copy()
+        ended = super().play(*arguments)
+        pay(self.episodes, before, slice(1, None), self.num_worlds)
+        return ended
 
 
 class Threaded(GridEngine):
-    def step(self, actions: Any, worlds: slice = slice(None)) -> None:
-        super().step(actions, worlds)
-        self.rewards[:] += self.num_threads
+    def play(self, *arguments: Any) -> int:
+        before = self.episodes.returns.copy()
+        ended = super().play(*arguments)
+        pay(self.episodes, before, slice(None), self.num_threads)
+        return ended
 
 
 class Gossip(GridEngine):
     """Agents are paid for what the worlds beside theirs do."""
 
-    def step(self, actions: Any, worlds: slice = slice(None)) -> None:
-        super().step(actions, worlds)
-        self.rewards[0] += actions[-1].sum()
+    def play(self, *arguments: Any) -> int:
+        before = self.episodes.returns.copy()
+        ended = super().play(*arguments)
+        pay(self.episodes, before, 0, self.episodes.actions[-1].sum())
+        return ended
 
 
 class Crowd(GridEngine):
-    def step(self, actions: Any, worlds: slice = slice(None)) -> None:
-        super().step(actions, worlds)
-        self.rewards[0] += len(actions) == 1
+    def play(self, *arguments: Any) -> int:
+        before = self.episodes.returns.copy()
+        ended = super().play(*arguments)
+        pay(self.episodes, before, 0, self.num_worlds == 1)
+        return ended
 
 
 class Forgetful(GridEngine):
@@ -427,6 +443,7 @@ def test_an_engine_with_a_fault_is_found(
 def test_a_map_from_elsewhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     own = np.random.default_rng(0)
     build = builder.build_random
+    monkeypatch.setattr(fleet, "plan_of", lambda *_: None)  # so that maps are built there
     monkeypatch.setattr(builder, "build_random", lambda **options: build(**{**options, "rng": own}))
     with pytest.raises(
         CheckError, match="after a reset to the same seed, world 0 shows other first observations"
@@ -436,6 +453,7 @@ def test_a_map_from_elsewhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_map_that_never_changes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     build = builder.build_random
+    monkeypatch.setattr(fleet, "plan_of", lambda *_: None)  # so that maps are built there
     monkeypatch.setattr(
         builder, "build_random", lambda **options: build(**{**options, "rng": np.random.default_rng(0)})
     )

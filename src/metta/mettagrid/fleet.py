@@ -18,7 +18,8 @@ from metta.mettagrid.curriculum.base import Task
 from metta.mettagrid.engine.board import GIVEN, Episodes
 from metta.mettagrid.engine.compile import cache_folder, is_interpreted
 from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs, as_generator, open_streams, seed_words
-from metta.mettagrid.grid_engine import MAX_CODES, GridEngine
+from metta.mettagrid.grid_engine import GridEngine
+from metta.mettagrid.grids import MAX_CODES
 from metta.mettagrid.map.builder import agent_order, make_map_builder
 from metta.mettagrid.map.plans import Plan, make_plan, most_of_codes, stack_plans
 from metta.mettagrid.rules import RuleTable, compile_rules

@@ -34,15 +34,12 @@ from metta.mettagrid.engine.state import (
     allocate,
 )
 from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs
-from metta.mettagrid.grids import Grid, as_codes, count_agents, count_converters
+from metta.mettagrid.grids import Grid, MapCheck
 from metta.mettagrid.map.plans import no_plans
 from metta.mettagrid.rules import RuleTable, compile_rules, stack_rules
 from metta.mettagrid.stepping import Crew
 from metta.mettagrid.world_config import WorldConfig
 from metta.mettagrid.world_reader import WorldReader
-
-MAX_CODES = 2**16 - 1
-"""Things that the cells of a map can tell apart."""
 
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _INT32_RANGE = np.iinfo(np.int32)
@@ -126,6 +123,7 @@ class GridEngine(WorldReader):
         self._fingerprint = np.frombuffer(hashlib.sha256(configs.encode()).digest(), np.uint8).copy()
         self._actions_shape = (num_worlds, self.max_agents, 2)
         self._waiting = True
+        self._check = MapCheck(self.rules, max_height, max_width, self._tables.objects.shape[1])
         self._no_words = np.zeros((0, 2), np.int32)
         self._agents_of_rule = np.array([rule.num_agents for rule in self.rules])
         self._num_threads = 1
@@ -176,17 +174,19 @@ class GridEngine(WorldReader):
                 "give as many of each."
             )
         self._check_worlds(worlds)
-        codes = [self._check(*entry) for entry in zip(worlds, grids, seeds, rules, strict=True)]
-        if not codes:
+        for world, seed in zip(worlds, seeds, strict=True):
+            if not 0 <= seed < 2**32:
+                raise ValueError(f"the seed of world {world} is {seed}, but seeds are 0 to {2**32 - 1}.")
+        if not len(worlds):
             return
-        self._grow_things(
-            max(count_converters(grid, self.rules[rule]) for grid, rule in zip(codes, rules, strict=True)),
-        )
-        for i, (w, grid) in enumerate(zip(worlds, codes, strict=True)):
-            height, width = grid.shape
-            self._maps[w] = 0
-            self._maps[w, :height, :width] = grid
-            self._begins[i, 1:6] = rules[i], GIVEN, seeds[i], height, width
+        maps, sizes, converters = self._check.read(worlds, grids, rules)
+        self._grow_things(converters)
+        self._maps[list(worlds)] = maps
+        begins = self._begins[: len(worlds)]
+        begins[:, 1] = rules
+        begins[:, 2] = GIVEN
+        begins[:, 3] = seeds
+        begins[:, 4:6] = sizes
         self._begin(worlds)
 
     def begin(
@@ -401,35 +401,6 @@ class GridEngine(WorldReader):
                 raise ValueError(
                     f"world {world} does not exist: this engine has worlds 0 to {self.num_worlds - 1}."
                 )
-
-    def _check(self, world: int, grid: Grid, seed: int, rule: int) -> NDArray[np.int16]:
-        """The codes of a map, if everything about this reset is right."""
-        if not 0 <= rule < len(self.rules):
-            raise ValueError(f"rule set {rule} of world {world} does not exist: there are {len(self.rules)}.")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"the seed of world {world} is {seed}, but seeds are 0 to {2**32 - 1}.")
-        table = self.rules[rule]
-        codes = as_codes(grid, table, f"the map of world {world}")
-        height, width = codes.shape
-        if not (1 <= height <= self.max_height and 1 <= width <= self.max_width):
-            raise ValueError(
-                f"the map of world {world} has {height} rows and {width} columns, but this engine was made for 1 to "
-                f"{self.max_height} rows and 1 to {self.max_width} columns."
-            )
-        agents = count_agents(codes, table)
-        if agents != table.num_agents:
-            raise ValueError(
-                f"the map of world {world} has {agents} agents where its rules say num_agents {table.num_agents}: "
-                f"observations has shape [{table.num_agents}, {table.num_tokens}, 3] but expected "
-                f"[{agents}, [something], 3]."
-            )
-        things = self.max_agents + count_converters(codes, table) + self._tables.objects.shape[1]
-        if things > MAX_CODES:
-            raise ValueError(
-                f"the map of world {world} has too many converters: agents, converters and kinds of objects together "
-                f"are {things}, and the engine can tell {MAX_CODES} apart."
-            )
-        return codes
 
     def _grow_things(self, converters: int) -> None:
         """Make room for more converters than any map so far had."""

@@ -242,7 +242,7 @@ class VecEnv:
         if len(set(chosen)) < len(chosen) or not all(0 <= world < self.num_worlds for world in chosen):
             raise ValueError(f"worlds is {chosen}; state different worlds from 0 to {self.num_worlds - 1}.")
         if chosen:
-            self._begin(chosen)
+            self._begin(np.array(chosen))
             self._untouched = False
 
     def _shown(self, rows: slice) -> npt.NDArray[np.uint8]:

@@ -115,8 +115,6 @@ def _check_made(env: Any, steps: int, seed: int, num_worlds: int, num_workers: i
         for how, count, options, acting, worlds in variations:
             with make(count, seed=seed, **options) as other:
                 _fix_tasks(other)
-                if "num_threads" in options:
-                    other.engine.agents_per_thread = 1
                 played = run(other, name, steps, acting)
                 compare(
                     alike,
