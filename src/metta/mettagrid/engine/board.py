@@ -290,9 +290,7 @@ def keep_account(episodes: Episodes, state: State, w: int) -> bool:
 
 
 @rule
-def begin_episode(
-    board: Board, rules: Rules, state: State, episodes: Episodes, i: int, thread: int
-) -> None:
+def begin_episode(board: Board, rules: Rules, state: State, episodes: Episodes, i: int, thread: int) -> None:
     """Begin the episode in a row of `Board.begins`."""
     begins = board.begins
     w = int(begins[i, WORLD])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from metta.mettagrid.engine.actions import perform, punish
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import kernel, rule
 from metta.mettagrid.engine.converters import run_converters
 from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import draw_order
@@ -42,6 +44,8 @@ from metta.mettagrid.engine.state import (
     Ints,
     Rules,
     State,
+    open_rules,
+    open_state,
 )
 
 ONE = np.float32(1)
