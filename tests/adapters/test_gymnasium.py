@@ -76,6 +76,13 @@ def test_a_seed_at_reset_is_that_of_the_constructor() -> None:
     assert np.array_equal(env.reset(seed=SEED)[0], played.first[0])
 
 
+@pytest.mark.parametrize("make", [GymnasiumEnv, GymnasiumVectorEnv])
+def test_environments_that_were_given_no_seed_play_different_episodes(make: Callable[..., Any]) -> None:
+    one, other = make(small_world(1)), make(small_world(1))
+    assert not np.array_equal(one.reset()[0], other.reset()[0])
+    assert np.array_equal(one.reset(seed=1)[0], other.reset(seed=1)[0])
+
+
 def _stale_final(patch: pytest.MonkeyPatch) -> None:
     """The first observation of the next episode in place of the last of the old one."""
     plain = VecEnv.step

@@ -49,6 +49,7 @@ def test_seeds_decide() -> None:
     parallel_seed_test(lambda: make(MIXED_TEAM), num_cycles=50)
     one, other = make(MIXED_TEAM, seed=1), make(MIXED_TEAM, seed=2)
     assert not np.array_equal(one.reset()[0]["agent_0"], other.reset()[0]["agent_0"])
+    assert not np.array_equal(make(MIXED_TEAM).reset()[0]["agent_0"], make(MIXED_TEAM).reset()[0]["agent_0"])
     assert np.array_equal(one.reset(seed=2)[0]["agent_0"], other.reset(seed=2)[0]["agent_0"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from adapter_cases import MIXED_TEAM, SEED, Played, mixed, play, small_world
 from metta.adapters.actions import LegalActions
-from metta.mettagrid.vec import VecEnv
+from metta.mettagrid.vec import StepBatch, VecEnv
 
 pytestmark = pytest.mark.peers
 
@@ -102,7 +103,7 @@ import pufferlib.vector
 from adapter_cases import SEED, mixed, MIXED_TEAM
 from metta.adapters.pufferlib_env import PufferLibEnv
 from metta.mettagrid.registry import register_curriculum
-from metta.mettagrid.vec import VecEnv
+from metta.mettagrid.vec import StepBatch, VecEnv
 
 register_curriculum(MIXED_TEAM, partial(mixed, 3))
 env = pufferlib.vector.make(
@@ -144,13 +145,13 @@ def test_multiprocessing(tmp_path: Path) -> None:
 
 
 def _rewards_rotated(patch: pytest.MonkeyPatch) -> None:
-    plain = VecEnv._land
+    plain = VecEnv.step
 
-    def land(self: VecEnv, *args: int) -> Any:
-        self._fleet.rewards[:] = np.roll(self._fleet.rewards, 1)
-        return plain(self, *args)
+    def step(self: VecEnv, *args: Any) -> StepBatch:
+        batch = plain(self, *args)
+        return dataclasses.replace(batch, rewards=np.roll(batch.rewards, 1))
 
-    patch.setattr(VecEnv, "_land", land)
+    patch.setattr(VecEnv, "step", step)
 
 
 def _other_agents(patch: pytest.MonkeyPatch) -> None:

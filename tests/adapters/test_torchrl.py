@@ -137,7 +137,7 @@ def test_an_episode_more_than_needed_is_noticed(played: Played, monkeypatch: pyt
 
 
 def test_a_rollout_that_stops_leaves_the_other_worlds_a_new_episode() -> None:
-    env, fresh = make(small_world(max_steps=0, lifetime=6), 2), VecEnv(small_world(), 2)
+    env, fresh = make(small_world(max_steps=0, lifetime=6), 2, seed=0), VecEnv(small_world(), 2)
     assert env.rollout(10).shape == (2, 6)
     env.rollout(3)
     fresh.reset()
@@ -148,7 +148,7 @@ def test_a_rollout_that_stops_leaves_the_other_worlds_a_new_episode() -> None:
 
 def test_worlds_are_cut_off_by_a_transform_of_torchrl() -> None:
     """It resets worlds in the middle of an episode, each by itself."""
-    env = make(small_world(max_steps=50), 3)
+    env = make(small_world(max_steps=50), 3, seed=0)
     from torchrl.envs import StepCounter, TransformedEnv
 
     counted = TransformedEnv(env, StepCounter(max_steps=5))
@@ -191,8 +191,34 @@ def test_seeds_decide() -> None:
     env, other = make(MIXED_TEAM, B, seed=SEED), make(MIXED_TEAM, B, seed=1)
     first = env.reset()["agents", "observation"]
     assert not torch.equal(first, other.reset()["agents", "observation"])
+    assert not torch.equal(make(MIXED_TEAM, B).reset()["agents", "observation"], first)
     other.set_seed(SEED)
     assert torch.equal(first, other.reset()["agents", "observation"])
+
+
+def test_memories_are_told_where_episodes_begin() -> None:
+    """`InitTracker` is what recurrent policies of TorchRL clear their memory by."""
+    env = make(MIXED_TEAM, B, seed=SEED)
+    from torchrl.envs import InitTracker, TransformedEnv
+
+    out = TransformedEnv(env, InitTracker()).rollout(30, break_when_any_done=False)
+    begins, ends = out["is_init"][..., 0], out["next", "done"][..., 0]
+    assert begins[:, 0].all()
+    assert torch.equal(begins[:, 1:], ends[:, :-1])
+    assert ends.sum() > B
+
+
+def test_torchrl_s_own_batches_of_environments() -> None:
+    env = make(MIXED_TEAM, 2)
+    from torchrl.envs import SerialEnv, check_env_specs
+
+    several = SerialEnv(3, lambda: type(env)(MIXED_TEAM, 2))
+    check_env_specs(several)
+    out = several.rollout(12, break_when_any_done=False)
+    assert out.shape == (3, 2, 12)
+    first = out["agents", "observation"][:, 0, 0]
+    assert not torch.equal(first[0], first[1])
+    several.close()
 
 
 def test_stepping_on_after_the_end_is_refused() -> None:

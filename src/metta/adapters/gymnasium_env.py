@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from metta.adapters.actions import LegalActions
 from metta.adapters.picture import draw
+from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.tasks import EnvLike, find_tasks
 
@@ -26,8 +27,7 @@ class GymnasiumEnv(gym.Env[npt.NDArray[np.uint8], np.int64]):
         env_config: the environment, typed, as a mapping of its fields, or the registered name of one or of a curriculum;
             None: the default one.
         render_mode: "rgb_array": `render` returns uint8 `[height, width, 3]`; "ansi": text, a character a cell.
-        seed: decides maps and agent order of every episode, until `reset` is given another. Without either, two
-            environments play the same episodes.
+        seed: decides maps and agent order of every episode, until `reset` is given another; None: drawn at random.
         **overrides: single values of the configuration by field name, for instance `max_steps=100`.
 
     Raises:
@@ -44,12 +44,12 @@ class GymnasiumEnv(gym.Env[npt.NDArray[np.uint8], np.int64]):
         env_config: EnvLike | None = None,
         *,
         render_mode: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         **overrides: Any,
     ) -> None:
         check_render_mode(render_mode)
         self.render_mode = render_mode
-        self._env = MettaGridEnv(find_tasks(env_config, **overrides), seed=seed)
+        self._env = MettaGridEnv(find_tasks(env_config, **overrides), seed=given_or_drawn(seed))
         if self._env.num_agents != 1:
             raise ValueError(
                 f"the world has {self._env.num_agents} agents, and a gymnasium.Env one; use GymnasiumVectorEnv (a row for each "

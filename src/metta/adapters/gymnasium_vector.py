@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from metta.adapters.actions import LegalActions
 from metta.adapters.gymnasium_env import RENDER_MODES, check_render_mode
 from metta.adapters.picture import draw
+from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum
 from metta.mettagrid.env import world_as_text
@@ -34,7 +35,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.uint8], npt.NDArray
             None: the default one.
         num_envs: rows; a multiple of the agents in a world.
         render_mode: "rgb_array" or "ansi": `render` returns a frame for each row, that of its world.
-        seed: decides maps and agent order of every episode, until `reset` is given another.
+        seed: decides maps and agent order of every episode, until `reset` is given another; None: drawn at random.
         copy: observations that are handed out are copies; False: live, and valid until the next step.
         num_threads, num_workers: as in `VecEnv`.
         collect_stats: whether `final_info` has the agents' statistics; building them takes its time.
@@ -57,7 +58,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.uint8], npt.NDArray
         num_envs: int = 1,
         *,
         render_mode: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         copy: bool = True,
         num_threads: int = 1,
         num_workers: int = 0,
@@ -70,7 +71,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.uint8], npt.NDArray
         self.vec = VecEnv(
             tasks,
             _num_worlds(tasks, num_envs),
-            seed=seed,
+            seed=given_or_drawn(seed),
             num_threads=num_threads,
             num_workers=num_workers,
             zero_copy=not copy,

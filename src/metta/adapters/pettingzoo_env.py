@@ -12,6 +12,7 @@ from metta.adapters.actions import LegalActions
 from metta.adapters.gymnasium_env import RENDER_MODES, check_render_mode
 from metta.adapters.missing import missing
 from metta.adapters.picture import draw
+from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.spec import ObservationSpace
 from metta.mettagrid.tasks import EnvLike, find_tasks
@@ -35,8 +36,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc] # it is Any to a type ch
         env_config: the environment, typed, as a mapping of its fields, or the registered name of one or of a curriculum;
             None: the default one.
         render_mode: "rgb_array": `render` returns uint8 `[height, width, 3]`; "ansi": text, a character a cell.
-        seed: decides maps and agent order of every episode, until `reset` is given another. Without either, two
-            environments play the same episodes.
+        seed: decides maps and agent order of every episode, until `reset` is given another; None: drawn at random.
         **overrides: single values of the configuration by field name, for instance `num_agents=8`.
 
     Raises:
@@ -55,12 +55,12 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc] # it is Any to a type ch
         env_config: EnvLike | None = None,
         *,
         render_mode: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         **overrides: Any,
     ) -> None:
         check_render_mode(render_mode)
         self.render_mode = render_mode
-        self._env = MettaGridEnv(find_tasks(env_config, **overrides), seed=seed)
+        self._env = MettaGridEnv(find_tasks(env_config, **overrides), seed=given_or_drawn(seed))
         self._actions = LegalActions(self._env.vec.spec)
         self.possible_agents = [f"agent_{agent}" for agent in range(self._env.num_agents)]
         self.agents: list[str] = []

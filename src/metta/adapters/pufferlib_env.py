@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from metta.adapters.actions import LegalActions
 from metta.adapters.missing import missing
+from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.tasks import EnvLike, find_tasks
 from metta.mettagrid.vec import VecEnv
 
@@ -39,7 +40,7 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         num_worlds: worlds; the agents of all of them are the rows.
         num_threads: threads that step them.
         buf: PufferLib's buffers; None: its own.
-        seed: decides maps and agent order of every episode, until `reset` is given another.
+        seed: decides maps and agent order of every episode, until `reset` is given another; None: drawn at random.
         **overrides: single values of the configuration by field name, for instance `num_agents=8`.
 
     Raises:
@@ -53,13 +54,13 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         *,
         num_threads: int = 1,
         buf: dict[str, Array] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         **overrides: Any,
     ) -> None:
         self.vec = VecEnv(
             find_tasks(env_config, **overrides),
             num_worlds,
-            seed=seed,
+            seed=given_or_drawn(seed),
             num_threads=num_threads,
             collect_stats=False,
             observations=None if buf is None else buf["observations"],

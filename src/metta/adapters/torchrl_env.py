@@ -10,6 +10,7 @@ import torch
 
 from metta.adapters.actions import LegalActions
 from metta.adapters.missing import missing
+from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.tasks import EnvLike, find_tasks
 from metta.mettagrid.vec import VecEnv
 
@@ -38,7 +39,7 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
         env_config: the environment, typed, as a mapping of its fields, or the registered name of one or of a curriculum;
             None: the default one.
         num_worlds: B.
-        seed: decides maps and agent order of every episode, until `set_seed`.
+        seed: decides maps and agent order of every episode, until `set_seed`; None: drawn at random.
         device: where the tensors are put; the worlds are stepped on the CPU.
         num_threads, num_workers: as in `VecEnv`.
         **overrides: single values of the configuration by field name, for instance `num_agents=8`.
@@ -53,7 +54,7 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
         env_config: EnvLike | None = None,
         num_worlds: int = 1,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         device: torch.device | str = "cpu",
         num_threads: int = 1,
         num_workers: int = 0,
@@ -62,7 +63,7 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
         vec = VecEnv(
             find_tasks(env_config, **overrides),
             num_worlds,
-            seed=seed,
+            seed=given_or_drawn(seed),
             num_threads=num_threads,
             num_workers=num_workers,
             collect_stats=False,
