@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup train test check bench format test-browser test-peers clean
+.PHONY: setup train test check bench format test-browser test-peers test-cuda clean
 
 setup: $(READY)
 
@@ -42,6 +42,10 @@ test-peers: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
 	.ci/install_pufferlib $(BIN)/python
 	$(BIN)/python -m pytest -m peers $(ARGS)
+
+test-cuda: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,cuda]'
+	$(BIN)/python -m pytest -m cuda $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -20,7 +20,7 @@ _LN2_HIGH = (
 )
 _LN2_LOW = 1.90821492927058770002e-10
 _SMALLEST = -708.0  # below this the result would not be a normal number
-_TERMS = 14
+_SERIES = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 
 
 @rule
@@ -45,9 +45,9 @@ def exponential(x: float) -> float:
         return 0.0
     k = math.floor(x / _LN2 + 0.5)
     r = x - times64(float(k), _LN2_HIGH) - times64(float(k), _LN2_LOW)
-    series = 1.0
-    for n in range(_TERMS, 0, -1):
-        series = 1.0 + times64(r, series) / float(n)
+    series = 0.0
+    for coefficient in _SERIES:
+        series = times64(r, series) + coefficient
     for _ in range(-int(k)):
         series = times64(series, 0.5)
     return series

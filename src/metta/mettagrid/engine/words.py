@@ -65,7 +65,7 @@ def _copy_words(
             pointer = _pointer(context, builder, signature.args[first], args[first : first + count + 1])
             return builder.bitcast(pointer, words.as_pointer())
 
-        copied = builder.or_(builder.load(vector(0, 3), align=1), builder.load(vector(4, 2), align=1))
+        copied = builder.or_(builder.load(vector(0, 3), align=8), builder.load(vector(4, 2), align=8))
         builder.store(copied, vector(7, 3), align=1)
         return context.get_dummy_value()
 

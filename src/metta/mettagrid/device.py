@@ -1,0 +1,38 @@
+"""Whether worlds can live on a GPU here."""
+
+# Numba says little about its types, and less in some versions.
+# mypy: disable-error-code="no-untyped-call,attr-defined,unused-ignore"
+
+from __future__ import annotations
+
+import importlib.util
+
+from metta.mettagrid.engine.compile import is_interpreted
+
+
+def require_cuda() -> None:
+    """Refuse where there is no GPU to be used.
+
+    Raises:
+        RuntimeError: numba-cuda, a driver or a GPU is missing, or the engine runs as plain Python; one sentence with the remedy.
+    """
+    from numba.core import config
+
+    if config.ENABLE_CUDASIM:
+        if not is_interpreted():
+            raise RuntimeError(
+                "NUMBA_ENABLE_CUDASIM=1 asks for the CUDA simulator, which runs plain Python: set NUMBA_DISABLE_JIT=1 too."
+            )
+        return
+    if is_interpreted():
+        raise RuntimeError(
+            "device is 'cuda', but NUMBA_DISABLE_JIT=1 leaves nothing to run on a GPU: unset it."
+        )
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise RuntimeError("device is 'cuda', which takes the package numba-cuda: pip install 'metta[cuda]'.")
+    from numba import cuda
+
+    if not cuda.is_available():
+        raise RuntimeError(
+            "device is 'cuda', but no NVIDIA GPU with its driver was found: leave device out to step the worlds on the processor."
+        )
