@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import option_training
 from metta.common.config import Config
-from metta.common.interrupt import StopRequest
 from metta.interface.evaluation import generate_replay_simple
 from metta.mettagrid.curriculum.base import MultiTaskCurriculum, Task
 from metta.mettagrid.registry import register_curriculum, register_env
@@ -22,9 +18,9 @@ from metta.mettagrid.vec import VecEnv
 from metta.rl.trainer_config import CheckpointConfig, SimulationConfig, TorchProfilerConfig, TrainerConfig
 from metta.sim.config import ReplayConfig, Simulation, SimulationSuite
 from metta.sim.suite import run_suite
-from metta.tracking.tracker import Trackers
 from option_schema import Kind, Other, Probe, other
-from option_training import NETWORK, SIZES, WORLD, make_agent
+from option_training import make_agent
+from tiny_run import SIZES, WORLD, train
 
 ENV = "/env/options/carrying_ore"
 TASKS = "/env/options/two_tasks"
@@ -38,45 +34,15 @@ def register() -> None:
     register_curriculum(TASKS, lambda: MultiTaskCurriculum(tasks))
 
 
-def load_run() -> Any:
-    """run.py as a module."""
-    spec = importlib.util.spec_from_file_location("run", Path(__file__).parents[2] / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class NotedTrackers(Trackers):
-    """Notes when a run says how it was judged, and which policies it sends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.notes: list[Any] = []
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        if any(name.startswith("eval/") for name in metrics):
-            self.notes.append(step)
-
-    def log_policy(self, path: Any, metadata: Mapping[str, Any]) -> None:
-        self.notes.append(Path(path).name)
-
-
 def left_by_a_run(config: TrainerConfig) -> list[Any]:
     """What run.py does in four batches: the files that it leaves, when it judges, and what it sends."""
-    run, trackers = load_run(), NotedTrackers()
-    run.CONFIG, run.AGENT, run.EVAL_EPISODES = config, NETWORK, 1
-    run.start_trackers = lambda *args, **kwargs: trackers
-    run.report_outcome = lambda *args: None
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        run.train(StopRequest(), ENV, 256, 0, "cpu", "r", 0, True, False, Path(folder))
+        notes = train(Path(folder), config)
         home, named = Path(folder), Path("elsewhere")
         left = [sorted(str(file.relative_to(home)) for file in home.rglob("*") if file.is_file())]
         left.append(sorted(file.name for file in named.rglob("*")))
     shutil.rmtree(named, ignore_errors=True)
-    return [*left, trackers.notes]
+    return [*left, notes]
 
 
 def part(name: str) -> Callable[[Any], list[Any]]:

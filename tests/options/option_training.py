@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.policy_store import PolicyStore
 from metta.mettagrid.vec import VecEnv
@@ -30,17 +29,8 @@ from metta.rl.trainer_config import (
 )
 from metta.rl.update import train_ppo
 from option_schema import Kind, Probe, Refused, other
-from small_worlds import CARRYING_ORE
+from tiny_run import NETWORK, SIZES, WORLD
 
-WORLD = CARRYING_ORE.with_overrides(max_steps=9)
-NETWORK = AgentModelConfig(hidden_dim=8, backbone="mlp", analyze_weights_interval=0)
-SIZES: dict[str, Any] = {
-    "batch_size": 64,
-    "minibatch_size": 32,
-    "bptt_horizon": 8,
-    "update_epochs": 2,
-    "total_timesteps": 512,
-}
 NUM_BATCHES = 2
 TEACHERS = ("teacher_a.pt", "teacher_b.pt")
 

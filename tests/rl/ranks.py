@@ -9,7 +9,7 @@ import torch
 
 T = TypeVar("T")
 
-MODULES = ("metta.rl.losses", "metta.rl.optimizer")
+MODULES = ("metta.rl.losses", "metta.rl.finite")
 """Who talks to the other processes."""
 
 

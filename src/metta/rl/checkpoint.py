@@ -21,7 +21,9 @@ from metta.common.files import StrPath
 from metta.common.stopwatch import Stopwatch
 from metta.rl.distributed import fail_together, gather, get_rank, get_world_size, unwrap_agent
 from metta.rl.experience import Experience
+from metta.rl.finite import refuse_spoilt_weights
 from metta.rl.kickstarter import Kickstarter
+from metta.rl.optimizer import Optimizer
 from metta.rl.tensor_tree import read_tree, write_tree
 from metta.rl.trainer_config import due
 from metta.rl.types import STATE_FILE, TrainingState
@@ -136,6 +138,7 @@ def save_checkpoint(
     Raises:
         TypeError: neither form, or a value that cannot be saved.
         ValueError: metadata that JSON cannot hold, or a negative epoch or interval.
+        FloatingPointError: a weight is not finite; nothing is written.
         OSError: the folder cannot be written.
     """
     if (path is None) == (checkpoint_path is None):
@@ -146,6 +149,7 @@ def save_checkpoint(
         )
     if path is not None:
         if get_rank() == 0:
+            refuse_spoilt_weights(unwrap_agent(agent))
             PolicyStore(path).save(unwrap_agent(agent), epoch, metadata)
         return None
     if checkpoint_path is None or optimizer is None:
@@ -157,6 +161,8 @@ def save_checkpoint(
     if not force and not due(epoch, checkpoint_interval):
         return None
     folder = Path(checkpoint_path)
+    # All processes hold the same weights, so all of them refuse.
+    refuse_spoilt_weights(unwrap_agent(agent), None if experience is None else experience.last_checkpoint)
     rank_state = _rank_state(experience, kickstarter)
     save_id = _save_part(folder, epoch, rank_state)
     record = None
@@ -180,9 +186,18 @@ def save_checkpoint(
             for part in [part for pattern in _OLD_PARTS for part in folder.glob(pattern)]:
                 if not save_id or save_id not in part.name:
                     part.unlink(missing_ok=True)
+    _remember(str(record.path if record else folder / policy_file_name(epoch)), experience, optimizer)
     if record is None or policy_store is None:
         return record
     return policy_store.add(record.path)
+
+
+def _remember(policy: str, experience: Experience | None, optimizer: OptimizerLike | None) -> None:
+    """Let those who may have to stop the run know from where it can go on."""
+    if experience is not None:
+        experience.last_checkpoint = policy
+    if isinstance(optimizer, Optimizer):
+        optimizer.last_checkpoint = policy
 
 
 def _rank_state(experience: Experience | None, kickstarter: Kickstarter | None) -> dict[str, Any] | None:
@@ -338,6 +353,7 @@ def load_checkpoint(
         lr_scheduler.load_state_dict(state.lr_scheduler_state_dict)
     if stopwatch is not None and state.stopwatch_state is not None:
         stopwatch.load_state(state.stopwatch_state)
+    _remember(str(policy), experience, optimizer)
     if policy_store is not None:
         policy_store.add(policy)
     return state.agent_step, state.epoch, str(policy)

@@ -44,6 +44,7 @@ class Experience(SegmentStorage):
         position: steps of each row in the batch so far.
         first_chunk: segments of each row before this batch, over the whole run: tells batches apart.
         num_updates: optimizer steps made on batches of this experience so far.
+        last_checkpoint: the policy that was last saved with it or loaded, for messages; None: none yet.
 
     Args:
         env: the worlds to step.
@@ -76,6 +77,7 @@ class Experience(SegmentStorage):
         self.position = 0
         self.first_chunk = 0
         self.num_updates = 0
+        self.last_checkpoint: str | None = None
         self._used = False
         self._state = state
         self._next_values = torch.zeros(self.num_rows, device=self.storage_device)

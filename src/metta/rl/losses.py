@@ -16,6 +16,7 @@ import torch
 from metta.agent.policy import Policy
 from metta.rl.advantage import compute_advantage
 from metta.rl.distributed import all_mean, any_rank
+from metta.rl.finite import complaint_about, stop_run
 from metta.rl.trainer_config import PPOConfig, TrainerConfig, VTraceConfig
 from metta.rl.types import Minibatch
 
@@ -109,16 +110,29 @@ class MinibatchLosses:
     Attributes:
         loss: a scalar with its graph.
         terms: scalars by name, for the record; `loss` is one of them.
+        outputs: what the policy said, by what it is called in messages.
     """
 
     loss: torch.Tensor
     terms: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
 
     def scalars(self) -> dict[str, float]:
         """The terms as numbers."""
         # One transfer instead of many, for the sake of accelerators.
         numbers = torch.stack([tensor.detach().float() for tensor in self.terms.values()]).tolist()
         return dict(zip(self.terms, numbers, strict=True))
+
+    def complaint(self, where: str) -> str | None:
+        """What is not finite, in words, the policy's outputs first; None where the loss is finite.
+
+        Args:
+            where: in which update, for the sentence.
+        """
+        if bool(torch.isfinite(self.loss.detach())):
+            return None
+        parts = {f"the term {name}": term for name, term in self.terms.items() if name != "loss"}
+        return complaint_about({**self.outputs, **parts, "the loss": self.loss}, where)
 
 
 def minibatch_losses(
@@ -180,7 +194,8 @@ def minibatch_losses(
         lesson, lesson_terms = kickstarter.loss(experience, minibatch, out, agent_step)
         loss = loss + lesson
         terms |= lesson_terms
-    return MinibatchLosses(loss, {"loss": loss, **terms})
+    outputs = {"the policy's logits": out.logprobs, "the policy's values": out.values}
+    return MinibatchLosses(loss, {"loss": loss, **terms}, outputs)
 
 
 def vtrace_advantages(
@@ -294,6 +309,7 @@ def process_minibatch_update(
 
     Raises:
         ValueError: another device than the policy's.
+        FloatingPointError: the loss is not finite, in this process or another that trains with it.
     """
     if torch.device(str(device)).type != policy.device.type:
         raise ValueError(
@@ -309,5 +325,6 @@ def process_minibatch_update(
         experience=experience,
         agent_step=agent_step,
     )
+    stop_run(result.complaint(f"at agent step {agent_step:,}"), experience.last_checkpoint)
     losses.add(result.scalars())
     return result.loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from metta.agent.policy import Policy
-from metta.rl.distributed import any_rank
+from metta.rl.finite import complaint_about, complaint_about_gradients, stop_run
 from metta.rl.muon import MuonWithAdam, hidden_matrices
 from metta.rl.trainer_config import OptimizerConfig
 
@@ -73,6 +73,7 @@ class Optimizer(torch.optim.Optimizer):
 
     Attributes:
         num_updates: updates made so far.
+        last_checkpoint: the policy that was last saved with it or loaded, for messages; None: none yet.
 
     Raises:
         ValueError: an unknown type, a number out of range, or Muon for a policy without hidden matrices.
@@ -109,6 +110,7 @@ class Optimizer(torch.optim.Optimizer):
         self._max_grad_norm = max_grad_norm
         self._accumulated = 0
         self.num_updates = 0
+        self.last_checkpoint: str | None = None
         super().__init__(self._inner.param_groups, {})
         self._link()
 
@@ -145,9 +147,9 @@ class Optimizer(torch.optim.Optimizer):
         if loss is None:
             self._inner.step()
             return {}
-        where = "" if epoch is None else f" in epoch {epoch}"
+        where = f"in update {self.num_updates + 1}" + ("" if epoch is None else f" (epoch {epoch})")
         try:
-            check_finite(loss.detach(), f"the loss{where}")
+            stop_run(complaint_about({"the loss": loss}, where), self.last_checkpoint)
             loss.backward()  # type: ignore[no-untyped-call]
             self._accumulated += 1
             if self._accumulated < accumulate_steps:
@@ -157,7 +159,9 @@ class Optimizer(torch.optim.Optimizer):
                 for parameter in parameters:
                     if parameter.grad is not None:
                         parameter.grad.div_(self._accumulated)
-            grad_norm = clip_and_step(self._inner, parameters, self._max_grad_norm, where)
+            grad_norm = clip_and_step(
+                self._inner, parameters, self._max_grad_norm, self._policy, where, self.last_checkpoint
+            )
         except FloatingPointError:
             self.zero_grad()
             raise
@@ -193,35 +197,13 @@ class Optimizer(torch.optim.Optimizer):
             parameter.grad = None if gradient is None else gradient.to(parameter, copy=True)
 
 
-def check_finite(number: torch.Tensor, what: str, terms: Mapping[str, float] | None = None) -> None:
-    """Stop before a number that is not finite spoils the weights, in all processes that train together.
-
-    Args:
-        number: a scalar, of this process.
-        what: its name.
-        terms: what it is made of, for the message; None: the number alone.
-
-    Raises:
-        FloatingPointError: it is not finite here, or in another process.
-    """
-    broken = not bool(torch.isfinite(number))
-    if any_rank(broken):
-        parts = ", ".join(f"{name} {value:g}" for name, value in (terms or {}).items())
-        value = (
-            f"{what} is not finite ({parts or float(number)})"
-            if broken
-            else f"{what} of another process is not finite"
-        )
-        raise FloatingPointError(
-            f"{value} and the weights were left alone: lower the learning rate or look for extreme rewards."
-        )
-
-
 def clip_and_step(
     optimizer: torch.optim.Optimizer,
     parameters: Iterable[nn.Parameter],
     max_grad_norm: float,
-    where: str = "",
+    owner: Policy,
+    where: str,
+    last_checkpoint: str | None,
 ) -> float:
     """Clip the gradients that are there to a common norm, and update the weights by them.
 
@@ -229,7 +211,9 @@ def clip_and_step(
         optimizer: of the parameters.
         parameters: whose gradients count.
         max_grad_norm: the longest; 0 = any.
-        where: added to the message.
+        owner: of the parameters; knows their names.
+        where: in which update, for messages.
+        last_checkpoint: from where a run could go on, for messages; None: from nowhere.
 
     Returns:
         The gradient's norm before clipping.
@@ -237,8 +221,11 @@ def clip_and_step(
     Raises:
         FloatingPointError: it is not finite, here or in another process; no weight has changed.
     """
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
-    check_finite(norm, f"the gradient's norm with a finite loss{where}")
+    parameters = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    finite = bool(norm.isfinite())
+    stop_run(None if finite else complaint_about_gradients(owner, parameters, where), last_checkpoint)
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm or math.inf, norm)
     optimizer.step()
     return float(norm)
 

@@ -19,7 +19,9 @@ from metta.agent.state import PolicyState
 from metta.common.stopwatch import NullStopwatch, Stopwatch
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
+from metta.rl.distributed import is_distributed
 from metta.rl.experience import Experience
+from metta.rl.finite import complaint_about_steps, stop_run
 from metta.rl.types import BatchInfo
 
 
@@ -41,6 +43,8 @@ def rollout(experience: Experience, agent: Policy, num_steps: int | None = None)
 
     Raises:
         ValueError: `num_steps` is not positive or more than what the batch still takes.
+        FloatingPointError: the policy's logits or values, or the environment's rewards, are not finite. Of several processes
+            that train together `train_ppo` says so.
     """
     remaining = experience.remaining_steps
     wanted = remaining if num_steps is None else num_steps
@@ -91,6 +95,7 @@ def perform_rollout_step(
 
     Raises:
         ValueError: another environment than the experience's, or another device than the agent's.
+        FloatingPointError: see `rollout`.
     """
     if (env.vec if isinstance(env, MettaGridEnv) else env) is not experience.env:
         raise ValueError(
@@ -167,7 +172,8 @@ class _Collector:
 
     def run(self, num_env_steps: int) -> list[EpisodeOutcome]:
         """Step every world so many times; gives the episodes that ended."""
-        end = self.experience.position + num_env_steps
+        first = self.experience.position
+        end = first + num_env_steps
         with ExitStack() as stack:
             worker = None
             if len(self.groups) > 1:
@@ -179,6 +185,8 @@ class _Collector:
             for group in self.groups:
                 self._collect(group, end - 1)
         self._finish(end)
+        if not is_distributed():  # else `train_ppo` asks all processes
+            stop_run(complaint_about_steps(self.experience, first), self.experience.last_checkpoint)
         return self.episodes
 
     def _act(self, group: _Group, position: int) -> npt.NDArray[np.int64]:

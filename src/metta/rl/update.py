@@ -7,9 +7,10 @@ import torch
 from metta.agent.policy import Policy
 from metta.rl.advantage import compute_advantages
 from metta.rl.experience import Experience
+from metta.rl.finite import complaint_about, complaint_about_steps, stop_run
 from metta.rl.kickstarter import Kickstarter
 from metta.rl.losses import Losses, explained_variance, minibatch_losses
-from metta.rl.optimizer import check_finite, clip_and_step
+from metta.rl.optimizer import clip_and_step
 from metta.rl.trainer_config import PPOConfig, TrainerConfig
 
 
@@ -52,7 +53,8 @@ def train_ppo(
 
     Raises:
         ValueError: no segment is complete, or `update_epochs` is not positive.
-        FloatingPointError: loss or gradient is not finite; that update is not applied.
+        FloatingPointError: batch, policy, loss or gradient are not finite, in this process or another that trains with it;
+            that update is not applied.
     """
     config = ppo_config or (PPOConfig() if trainer_cfg is None else trainer_cfg.ppo)
     epochs = experience.config.update_epochs if update_epochs is None else update_epochs
@@ -61,6 +63,11 @@ def train_ppo(
     advantages = experience.advantages
     if advantages is None:
         advantages = compute_advantages(experience, config.gamma, config.gae_lambda)
+    stop_run(
+        complaint_about_steps(experience, 0)
+        or complaint_about({"the advantages": advantages}, "in this batch"),
+        experience.last_checkpoint,
+    )
     stats = _batch_statistics(experience, advantages)
     losses = Losses()
     grad_norms: list[float] = []
@@ -77,15 +84,24 @@ def train_ppo(
                 experience=experience,
                 agent_step=agent_step,
             )
-            scalars = result.scalars()
-            losses.add(scalars)
+            where = f"in update {experience.num_updates + 1}"
+            stop_run(result.complaint(where), experience.last_checkpoint)
+            losses.add(result.scalars())
             stopped = losses.exceeds(config.target_kl)
             if stopped:
                 break
-            check_finite(result.loss.detach(), "the loss", scalars)
             optimizer.zero_grad()
             result.loss.backward()  # type: ignore[no-untyped-call]
-            grad_norms.append(clip_and_step(optimizer, agent.parameters(), config.max_grad_norm))
+            grad_norms.append(
+                clip_and_step(
+                    optimizer,
+                    agent.parameters(),
+                    config.max_grad_norm,
+                    agent,
+                    where,
+                    experience.last_checkpoint,
+                )
+            )
             experience.num_updates += 1
             stats.update(agent.after_update(experience.num_updates))
     experience.mark_used()
