@@ -92,6 +92,11 @@ def plot(table: Table, path: Path) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     with plt.rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False}):
+        top = (
+            1.05
+            * max(rate for rows in table.values() for row in rows.values() for rate in row.values())
+            / 1e6
+        )
         figure, axes = plt.subplots(
             1, len(table), figsize=(5.6 * len(table), 4.6), squeeze=False, sharey=True
         )
@@ -107,7 +112,7 @@ def plot(table: Table, path: Path) -> None:
             axis.set_xticks(counts)
             axis.xaxis.set_minor_locator(NullLocator())
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, top)
             axis.grid(axis="y", color="#e4e4e4")
             axis.set_axisbelow(True)
             axis.set_xlabel("worlds")
