@@ -305,9 +305,9 @@ def test_broken_folders_get_a_clear_line(
         ),
         ("map", np.zeros((11, 11)), "map is float64 (11, 11), not cell names"),
         ("config", np.array("{}"), "the config or the map is refused:"),
-        ("config", np.array("[]"), "the config or the map is refused:"),
-        ("converter_ids", np.array(3), "the file is not laid out like a trace: TypeError"),
-        ("inventory_item_names", np.array("3"), "the file is not laid out like a trace: TypeError"),
+        ("config", np.array("[]"), "config is [], not a dict"),
+        ("converter_ids", np.array(3), "converter_state has shape (251, 15, 2) where (251, 1, 2) would fit"),
+        ("inventory_item_names", np.array("3"), "inventory_item_names is 3, not a list"),
     ],
 )
 def test_broken_traces_get_a_clear_line(

@@ -101,8 +101,8 @@ class AgentModelConfig(AgentSettings):
     """
 
     hidden_dim: int = Field(default=1024, ge=1)
-    lstm_layers: int = Field(default=1, ge=1)
-    mlp_layers: int = Field(default=2, ge=1)
+    lstm_layers: int = Field(default=1, ge=1, le=64)
+    mlp_layers: int = Field(default=2, ge=1, le=64)
     backbone: Literal["cnn", "mlp"] = "cnn"
     forward_lstm: bool = True
     obs_process_func: Literal["flatten_obs_dict", "pool_obs_dict"] = "flatten_obs_dict"

@@ -15,9 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from metta.agent.any_config import read_agent_config
+from metta.agent.any_config import AgentConfig, read_agent_config
+from metta.agent.config import AgentModelConfig
 from metta.agent.metta_agent import MettaAgent
 from metta.common.files import StrPath, atomic_write_bytes
+from metta.common.reading import one_line, parse_json
 from metta.mettagrid.spec import EnvSpec
 
 FORMAT = "metta-agent-1"
@@ -64,24 +66,25 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
     """
     header, tensors = _read(path)
     try:
-        spec = EnvSpec.from_json(json.loads(header["spec"]))
-        world = EnvSpec.from_json(json.loads(header["world"])) if "world" in header else spec
-        config = read_agent_config(json.loads(header["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        _refuse(
-            path,
-            f"its description cannot be read ({type(error).__name__}: {str(error).splitlines()[0]})",
-            error,
-        )
+        spec = EnvSpec.from_json(parse_json(header["spec"]))
+        world = EnvSpec.from_json(parse_json(header["world"])) if "world" in header else spec
+        config = read_agent_config(parse_json(header["config"]))
+        metadata = _metadata(header, path)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        _refuse(path, f"its description cannot be read ({type(error).__name__}: {one_line(error)})", error)
+    _check_size(config, tensors, path)
     # The weights drawn here are overwritten at once; with a generator of their own the caller's random numbers
     # stay as they were.
-    agent = MettaAgent(world, config, trained_on=spec, generator=torch.Generator())
+    try:
+        agent = MettaAgent(world, config, trained_on=spec, generator=torch.Generator())
+    except (ValueError, RuntimeError, MemoryError) as error:
+        _refuse(path, f"no agent can be made as it describes ({one_line(error)})", error)
     dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) == 1:
-        agent.to(dtypes.pop())
+    if len(dtypes) == 1 and (dtype := dtypes.pop()).is_floating_point:
+        agent.to(dtype)
     _check_tensors(agent, tensors, path)
     agent.load_state_dict(tensors)
-    return agent.to(torch.device(str(device))), _metadata(header)
+    return agent.to(torch.device(str(device))), metadata
 
 
 def load_weights(agent: MettaAgent, path: StrPath) -> dict[str, Any]:
@@ -111,16 +114,16 @@ def read_weights(agent: MettaAgent, path: StrPath) -> tuple[dict[str, torch.Tens
     """
     header, tensors = _read(path)
     try:
-        spec = EnvSpec.from_json(json.loads(header["spec"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        _refuse(path, f"its description cannot be read ({type(error).__name__})", error)
+        spec = EnvSpec.from_json(parse_json(header["spec"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        _refuse(path, f"its description cannot be read ({type(error).__name__}: {one_line(error)})", error)
     difference = _difference(spec, agent.trained_on)
     if difference:
         _refuse(
             path, f"it was trained for another world: {difference}; load it with load_agent(path) instead"
         )
     _check_tensors(agent, tensors, path)
-    return tensors, _metadata(header)
+    return tensors, _metadata(header, path)
 
 
 def read_metadata(path: StrPath) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def read_metadata(path: StrPath) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not an agent.
     """
-    return _metadata(_read(path, weights=False)[0])
+    return _metadata(_read(path, weights=False)[0], path)
 
 
 def _read(path: StrPath, *, weights: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -144,15 +147,41 @@ def _read(path: StrPath, *, weights: bool = True) -> tuple[dict[str, str], dict[
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
     except SafetensorError as error:
-        _refuse(path, f"it is not a whole safetensors file ({error})", error)
+        _refuse(path, f"it is not a whole safetensors file ({one_line(error)})", error)
     if header.get("format") != FORMAT:
         _refuse(path, f"its format is {header.get('format')!r}, not {FORMAT!r}")
     return header, tensors
 
 
-def _metadata(header: dict[str, str]) -> dict[str, Any]:
-    metadata: dict[str, Any] = json.loads(header["metadata"])
+def _metadata(header: dict[str, str], path: StrPath) -> dict[str, Any]:
+    try:
+        metadata = parse_json(header["metadata"])
+    except (KeyError, ValueError) as error:
+        _refuse(path, f"its metadata cannot be read ({type(error).__name__}: {one_line(error)})", error)
+    if not isinstance(metadata, dict):
+        _refuse(path, f"its metadata is {one_line(repr(metadata))}, not a JSON object")
     return metadata
+
+
+def _check_size(config: AgentConfig, tensors: dict[str, torch.Tensor], path: StrPath) -> None:
+    """Refuse a description of more weights than the file holds before memory is taken for them."""
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if isinstance(config, AgentModelConfig):
+        square = config.hidden_dim**2
+        least = max(config.hidden_dim, 4 * square * config.lstm_layers if config.forward_lstm else 0)
+        least = max(least, 2 * square * (config.mlp_layers - 1))
+    else:
+        least = max(_numbers(config.model_dump(mode="json")["components"]), default=0)
+    if least > held:
+        _refuse(path, f"it describes an agent of {least:,} weights at least and holds {held:,}")
+
+
+def _numbers(value: Any) -> list[int]:
+    """The whole numbers in a description; no layer has fewer weights than one of its sizes says."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [number for entry in inner for number in _numbers(entry)]
+    return [value] if type(value) is int else []
 
 
 def _check_tensors(agent: MettaAgent, tensors: dict[str, torch.Tensor], path: StrPath) -> None:

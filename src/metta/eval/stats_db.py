@@ -28,6 +28,7 @@ import duckdb
 
 from metta.agent.policy_record import PolicyRecord
 from metta.common.files import StrPath
+from metta.common.reading import one_line
 from metta.mettagrid.config import EnvConfig
 from metta.sim.scores import Score, score_from_moments
 from metta.sim.suite import SuiteResult, category_of
@@ -158,7 +159,7 @@ class StatsDB:
             policy: only policies of this name or uri.
             category: only simulations of this category.
         """
-        rows = self.query(
+        rows = self._read(
             """
             SELECT e.evaluation_id, p.name, p.uri, p.epoch, v.suite, e.simulation,
                    avg(e.score), stddev_samp(e.score), count(*)
@@ -183,8 +184,15 @@ class StatsDB:
         """
         return self._connection.execute(sql, list(parameters)).fetchall()
 
+    def _read(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query of ours, which only a damaged file can make fail."""
+        try:
+            return self.query(sql, parameters)
+        except duckdb.Error as error:
+            raise _damaged(self.path, error) from error
+
     def _check_schema(self) -> None:
-        tables = {row[0] for row in self.query("SELECT table_name FROM duckdb_tables()")}
+        tables = {row[0] for row in self._read("SELECT table_name FROM duckdb_tables()")}
         if not tables:
             self._connection.execute(
                 f"BEGIN; {_SCHEMA} INSERT INTO metta_schema VALUES ({SCHEMA_VERSION}); COMMIT;"
@@ -195,7 +203,8 @@ class StatsDB:
                 f"{self.path} is a DuckDB file of something else (it holds {', '.join(sorted(tables)[:3])}); "
                 "give evaluations a file of their own."
             )
-        version = self.query("SELECT version FROM metta_schema")[0][0]
+        versions = self._read("SELECT version FROM metta_schema")
+        version = versions[0][0] if versions else None
         if version != SCHEMA_VERSION:
             raise ValueError(
                 f"{self.path} holds evaluations in schema version {version}, and this Metta reads and writes version "
@@ -282,9 +291,9 @@ class StatsDB:
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(os.fspath(path))
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         text = str(error)
-        if "lock" in text:
+        if isinstance(error, duckdb.IOException) and "lock" in text:
             raise RuntimeError(
                 f"{path} is open in another process; close that one, or give this evaluation a file of its own."
             ) from error
@@ -292,4 +301,12 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
             raise ValueError(
                 f"{path} is not a DuckDB database; give evaluations a file of their own, for instance stats.duckdb."
             ) from error
-        raise OSError(f"{path} cannot be opened as a database: {text.splitlines()[0]}") from error
+        if isinstance(error, duckdb.IOException) and "enough bytes" not in text:
+            raise OSError(f"{path} cannot be opened as a database: {one_line(text)}") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: duckdb.Error) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {one_line(error)}; take a copy of it, or give evaluations a new file."
+    )

@@ -14,7 +14,9 @@ from typing import Any, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from metta.common.config import Config
+from metta.common.reading import repeated
 from metta.mettagrid.env_parts import ActionConfig, ActionKind, GameConfig, ObjectConfig
+from metta.mettagrid.map.ascii import MOST_CELLS
 from metta.mettagrid.map.config import MapBuilderConfig, MapConfig
 from metta.mettagrid.objects import FIRST_CUSTOM_TYPE, OBJECT_TYPE_IDS
 from metta.mettagrid.world_config import WorldConfig, explain
@@ -44,6 +46,9 @@ def default_actions() -> list[ActionConfig]:
 SHARED_FIELDS = (("num_agents", "agents"), ("width", "width"), ("height", "height"))
 """What both the game and the map builder state: (name in the game, name in the map builder)."""
 
+
+MOST_OBSERVATION_BYTES = 2**28
+"""Bytes of the observations of one world."""
 
 _MAP: TypeAdapter[MapConfig] = TypeAdapter(MapConfig)
 
@@ -96,10 +101,25 @@ class EnvConfig(Config):
             object.__setattr__(self, "game", settled)
         if builder:
             object.__setattr__(self, "map_builder", self.map_builder.told(builder))
+        self._check_extent()
         self.map_builder.check_fit()
         self._check_names()
         self._check_rules()
         return self
+
+    def _check_extent(self) -> None:
+        """Refuse a world that no machine can hold before anything is made of its size."""
+        width, height = self.map_builder.width, self.map_builder.height
+        if width * height > MOST_CELLS:
+            raise ValueError(
+                f"a map of {width} x {height} cells is too large; it has at most {MOST_CELLS} cells."
+            )
+        shown = 3 * self.game.num_agents * self.game.num_observation_tokens
+        if shown > MOST_OBSERVATION_BYTES:
+            raise ValueError(
+                f"{self.game.num_agents} agents with {self.game.num_observation_tokens} tokens each see {shown} bytes at a step; "
+                f"it may be {MOST_OBSERVATION_BYTES}, so lower num_agents or num_observation_tokens."
+            )
 
     def _fit_defaults(self, builder: dict[str, Any]) -> None:
         """Leave out of the defaults what does not fit the stated rest: only what someone stated can be wrong."""
@@ -154,7 +174,7 @@ class EnvConfig(Config):
         names = [o.name for o in self.objects]
         keys = [a.key for a in self.actions]
         for what, values in (("objects", names), ("actions", keys)):
-            twice = sorted({v for v in values if values.count(v) > 1})
+            twice = repeated(values)
             if twice:
                 raise ValueError(f"{what} has {', '.join(twice)} more than once; give each its own name.")
         unknown = sorted(self.map_builder.object_names - set(names))

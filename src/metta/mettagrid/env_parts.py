@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from metta.common.config import Config
+from metta.common.reading import repeated
 from metta.mettagrid.objects import STANDARD_ITEMS
 from metta.mettagrid.recipes import STANDARD_RECIPES, Recipe
 
@@ -253,7 +254,7 @@ class GameConfig(Config):
     @field_validator("inventory_item_names")
     @classmethod
     def _distinct_items(cls, value: list[str]) -> list[str]:
-        twice = sorted({name for name in value if value.count(name) > 1})
+        twice = repeated(value)
         if twice:
             raise ValueError(
                 f"inventory_item_names has {', '.join(twice)} more than once; name each item once."

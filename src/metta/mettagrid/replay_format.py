@@ -32,14 +32,20 @@ The action at step t is the one that led to the state at step t, and so are its 
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metta.common.reading import inflate, one_line, parse_json, read_bytes
+
 REPLAY_VERSION = 2
+
+MOST_BYTES = 2**28
+"""Bytes that a replay may have, packed or not: an hour of it takes a fraction of that."""
+
+MOST_STEPS = 10**6
+"""Steps that a replay may have."""
 
 LIST_FIELDS = frozenset({"position", "inventory", "inventory_limits", "input_resources", "output_resources"})
 """Object fields whose values are lists."""
@@ -144,11 +150,9 @@ def read_replay(path: str | Path) -> Replay:
     if not path.is_file():
         raise FileNotFoundError(f"There is no replay file {path}.")
     try:
-        data = json.loads(zlib.decompress(path.read_bytes()))
-    except zlib.error:
-        raise ValueError(f"{path} is no replay: it is not zlib-compressed, or cut short.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ValueError(f"{path} is no replay: it does not hold JSON.") from None
+        data = parse_json(inflate(read_bytes(path, MOST_BYTES), MOST_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{path} is no replay: {error}.") from None
     problem = find_problem(data)
     if problem is not None:
         raise ValueError(f"{path} is no replay that can be read: {problem}.")
@@ -164,20 +168,22 @@ def find_problem(data: Any) -> str | None:
     if not isinstance(data, dict) or "version" not in data:
         return "it has no version"
     if data["version"] != REPLAY_VERSION:
-        return f"its version is {data['version']!r}, and only {REPLAY_VERSION} is known"
+        return f"its version is {data['version']!r:.40}, and only {REPLAY_VERSION} is known"
     for name, kind in _CONSTANTS.items():
         if not isinstance(data.get(name), kind):
             return f"{name} should be {_KIND_NAMES[kind]} but is {data.get(name)!r:.40}"
+    if not 0 <= data["max_steps"] <= MOST_STEPS:
+        return f"max_steps is {one_line(data['max_steps'])}, and a replay has 0 to {MOST_STEPS} steps"
     size = data["map_size"]
     if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        return f"map_size should be [width, height] but is {size}"
+        return f"map_size should be [width, height] but is {one_line(size)}"
     for index, entry in enumerate(data["objects"]):
         problem = _find_object_problem(entry, data)
         if problem is not None:
             return f"object number {index} {problem}"
     found = sorted(entry["agent_id"] for entry in data["objects"] if "agent_id" in entry)
-    if found != list(range(data["num_agents"])):
-        return f"it names {data['num_agents']} agents but holds the agents {found}"
+    if len(found) != data["num_agents"] or found != list(range(len(found))):
+        return f"it names {data['num_agents']} agents but holds the agents {one_line(found)}"
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metta.common.reading import repeated
 from metta.mettagrid.engine.random import MAX_AGENTS
 from metta.mettagrid.engine.state import ACTION_KINDS, F_ITEMS, MAX_COUNT
 from metta.mettagrid.world_config import (
@@ -20,6 +21,9 @@ from metta.mettagrid.world_config import (
 )
 
 Resolved = dict[str, Any]
+
+MOST_REWARD = 1e20
+"""The largest reward, penalty or cap; times any count it is far from what single precision ends at."""
 
 _KIND_CLASSES = {"attack": "AttackAction", "change_glyph": "ChangeGlyphAction"}
 
@@ -52,8 +56,31 @@ def resolve(config: WorldConfig) -> Resolved:
         "objects": _resolve_groups(config, items) | _resolve_objects(config, items),
     }
     _in_range(config.lifetime, 0, 2**31 - 1, "lifetime")
+    _check_rewards(config)
     _check_type_ids(resolved["objects"])
     return resolved
+
+
+def _check_rewards(config: WorldConfig) -> None:
+    """See that rewards stay finite: they are single-precision numbers, multiplied by counts."""
+    agents = {"agent": config.agent} | {
+        f"groups.{name}.props": group.props for name, group in config.groups.items()
+    }
+    numbers: dict[str, float | None] = {"step_reward": config.step_reward}
+    if config.diversity is not None:
+        numbers |= {f"diversity.{name}": value for name, value in config.diversity.model_dump().items()}
+    for where, agent in agents.items():
+        numbers[f"{where}.action_failure_penalty"] = agent.action_failure_penalty
+        for kind, rewards in (
+            ("inventory", agent.rewards.inventory.model_dump()),
+            ("stats", agent.rewards.stats),
+        ):
+            numbers |= {f"{where}.rewards.{kind}.{name}": value for name, value in rewards.items()}
+    for where, number in numbers.items():
+        if number is not None and not abs(number) <= MOST_REWARD:
+            raise ValueError(
+                f"{where} is {number!r}, but a reward is a number from -{MOST_REWARD:g} to {MOST_REWARD:g}."
+            )
 
 
 def type_names(objects: Mapping[str, Resolved]) -> list[str]:
@@ -69,7 +96,7 @@ def _item_ids(config: WorldConfig) -> dict[str, int]:
     names = config.inventory_item_names
     ids = {name: i for i, name in enumerate(names)}
     if len(ids) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(names)[0]
         raise ValueError(f"inventory_item_names has {twice!r} twice: every item needs a name of its own.")
     most = (MAX_COUNT + 1 - F_ITEMS) // (3 if config.recipe_details_obs else 1)
     if len(names) > most:

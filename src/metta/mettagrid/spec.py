@@ -17,6 +17,9 @@ from metta.mettagrid.objects import STANDARD_ITEMS
 PADDING = 255
 """Value of all three bytes of an unused observation token."""
 
+MOST_ACTIONS = 1000
+"""Actions that a saved spec may have."""
+
 BASE_FEATURES: tuple[tuple[str, float], ...] = (
     ("type_id", 1.0),
     ("agent:group", 10.0),
@@ -88,12 +91,50 @@ class EnvSpec:
 
         Raises:
             TypeError: the data does not hold the fields of an `EnvSpec`.
+            ValueError: a field is not what it should be; the sentence names it.
         """
         fields = dict(data)
         fields["features"] = tuple(Feature(**f) for f in fields["features"])
         for name in ("action_names", "max_action_args", "object_type_names", "item_names"):
             fields[name] = tuple(fields[name])
-        return cls(**fields)
+        spec = cls(**fields)
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        """See that every field is of its type and within what a token can say."""
+        names: tuple[Any, ...] = (
+            *self.action_names,
+            *self.object_type_names,
+            *self.item_names,
+            *(f.name for f in self.features),
+        )
+        sizes: tuple[tuple[str, tuple[Any, ...], int, int], ...] = (
+            ("max_action_args", self.max_action_args, 0, PADDING),
+            ("feature ids", tuple(feature.id for feature in self.features), 0, PADDING),
+            ("obs_height and obs_width", (self.obs_height, self.obs_width), 1, 15),
+            ("num_tokens", (self.num_tokens,), 1, 2**24),
+        )
+        for name, values, low, high in sizes:
+            for value in values:
+                if type(value) is not int or not low <= value <= high:
+                    raise ValueError(
+                        f"{name} has {value!r:.40}, but a whole number from {low} to {high} is needed"
+                    )
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise ValueError(f"a name is {odd[0]!r:.40}, which is no text")
+        for feature in self.features:
+            if type(feature.normalization) not in (int, float) or not 0 < feature.normalization < 1e9:
+                raise ValueError(
+                    f"the normalization of {feature.name!r:.40} is {feature.normalization!r:.40}"
+                )
+        ids = [feature.id for feature in self.features]
+        if ids != sorted(set(ids)):
+            raise ValueError("the feature ids are not in ascending order")
+        if not len(self.action_names) == len(self.max_action_args) <= MOST_ACTIONS or not self.action_names:
+            raise ValueError(
+                f"there are {len(self.action_names)} action names and {len(self.max_action_args)} largest arguments"
+            )
 
     @property
     def observation_space(self) -> ObservationSpace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from metta.common.reading import one_line, parse_json
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.resolve import Resolved
 from metta.mettagrid.rules import RuleTable, compile_rules
-from metta.mettagrid.world_config import WorldConfig
+from metta.mettagrid.world_config import WorldConfig, explain
 
 JSON_ENTRIES = (
     "config",
@@ -28,6 +29,12 @@ JSON_ENTRIES = (
     "stats",
     "resolved_config",
 )
+
+
+_JSON_KINDS = {"config": dict, "action_names": list, "inventory_item_names": list}
+
+MOST_BYTES = 2**30
+"""Bytes that the arrays of a trace may take."""
 
 
 class BrokenTraceError(Exception):
@@ -54,20 +61,19 @@ class Trace:
     """One recorded episode, checked for completeness."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                self.arrays: dict[str, NDArray[Any]] = {name: data[name] for name in data.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise BrokenTraceError(f"the file cannot be read as npz: {error}") from error
+        self.arrays = _read_arrays(path)
         self.json: dict[str, Any] = {}
         for name in JSON_ENTRIES:
             try:
-                self.json[name] = json.loads(str(self[name]))
-            except json.JSONDecodeError as error:
+                self.json[name] = parse_json(str(self[name]))
+            except ValueError as error:
                 raise BrokenTraceError(f"{name} is not JSON: {error}") from error
+        for name, kind in _JSON_KINDS.items():
+            if not isinstance(self.json[name], kind):
+                raise BrokenTraceError(f"{name} is {one_line(repr(self.json[name]))}, not a {kind.__name__}")
         steps, agents = self._sizes()
         self.steps = steps
-        converters = len(self["converter_ids"])
+        converters = self["converter_ids"].size
         items = len(self.json["inventory_item_names"])
         tokens = self["observations"].shape[2]
         for name, shape in {
@@ -109,6 +115,26 @@ class Trace:
         return actions.shape[0], actions.shape[1]
 
 
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file, of which any may be anything."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST_BYTES:
+            raise BrokenTraceError(f"the file unpacks to {size:,} bytes, and at most {MOST_BYTES:,} are read")
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+    except BrokenTraceError:
+        raise
+    # An archive can be broken in as many ways as its reader has errors.
+    except Exception as error:
+        raise BrokenTraceError(f"the file cannot be read as npz: {one_line(error)}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise BrokenTraceError(f"entry {name} is no array")
+    return arrays
+
+
 def replay(trace: Trace) -> Difference | None:
     """Run this engine on a trace's config, map, seed and actions; returns the first difference.
 
@@ -117,18 +143,24 @@ def replay(trace: Trace) -> Difference | None:
     """
     try:
         rules = compile_rules(WorldConfig.model_validate(as_ours(trace.json["config"])))
-        height, width = trace["map"].shape
-        engine = GridEngine([rules], 1, max_height=max(height, 1), max_width=max(width, 1))
-        engine.reset([0], [trace["map"]], [int(trace["seed"])])
-    except ValueError as error:
-        raise BrokenTraceError(f"the config or the map is refused: {error}") from error
-    shape = engine.observations.shape[1:]
+    except ValidationError as error:
+        raise BrokenTraceError(
+            f"the config or the map is refused: {one_line(explain(error, 'it'))}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenTraceError(f"the config or the map is refused: {one_line(error)}") from error
+    shape = (rules.num_agents, rules.num_tokens, 3)
     if shape != trace["observations"].shape[1:]:
         raise BrokenTraceError(
             f"observations of {trace['observations'].shape[1:]} were recorded, config says {shape}"
         )
-    differences = _differences(trace, rules, engine)
-    return next(differences, None)
+    try:
+        height, width = trace["map"].shape
+        engine = GridEngine([rules], 1, max_height=max(height, 1), max_width=max(width, 1))
+        engine.reset([0], [trace["map"]], [int(trace["seed"])])
+        return next(_differences(trace, rules, engine), None)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BrokenTraceError(f"the config or the map is refused: {one_line(error)}") from error
 
 
 def _differences(trace: Trace, rules: RuleTable, engine: GridEngine) -> Iterator[Difference]:

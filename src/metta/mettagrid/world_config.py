@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from metta.common.reading import one_line
+
 WindowSize = Literal[3, 5, 7, 9, 11, 13, 15]
 """Rows or columns of an observation window; a location byte holds coordinates up to 14."""
 
@@ -315,12 +317,12 @@ def explain(error: ValidationError, source: str = "the world's config") -> str:
     where = f" at {_location(first['loc'])}" if first["loc"] else ""
     more = f" ({len(entries) - 1} more problems follow)" if len(entries) > 1 else ""
     if first["type"] == "value_error":
-        return f"{source} is wrong{where}: {str(first['ctx']['error']).rstrip('.')}{more}."
-    return f"{source} has a wrong entry{where}: {first['msg']}, got {first['input']!r}{more}."
+        return f"{source} is wrong{where}: {one_line(first['ctx']['error'], 1000).rstrip('.')}{more}."
+    return f"{source} has a wrong entry{where}: {one_line(first['msg'], 500)}, got {one_line(repr(first['input']))}{more}."
 
 
 def _location(loc: Iterable[int | str]) -> str:
     parts = [str(part) for part in loc]
     if len(parts) > 2 and parts[0] == "objects" and parts[2] in ("converter", "wall"):
         del parts[2]
-    return ".".join(parts)
+    return one_line(".".join(parts))

@@ -28,6 +28,7 @@ import yaml
 from pydantic import Field, PositiveFloat, ValidationError
 
 from metta.common.config import Config
+from metta.common.reading import one_line, read_bytes, repeated
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, MultiTaskCurriculum, Task
 from metta.mettagrid.curriculum.bucketed import BucketedCurriculum
@@ -141,17 +142,74 @@ CURRICULA: dict[str, type[CurriculumDescription]] = {
 }
 
 
+MOST_BYTES = 2**20
+"""Bytes that a description may have."""
+
+MOST_VALUES = 100_000
+"""Values that it may come to when its anchors are written out."""
+
+MOST_DIGITS = 40
+"""Characters of a number in it."""
+
+
 class _Loader(yaml.SafeLoader):
     """Plain data only, and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [child.value for child, _ in node.value if isinstance(child, yaml.ScalarNode)]
-        twice = sorted({key for key in keys if keys.count(key) > 1 and key != "<<"})
+        twice = [key for key in repeated(keys) if key != "<<"]
         if twice:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key '{twice[0]}' is given twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The only document, if it is of a size that can be looked at."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check_extent(node)
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number that can be written out again."""
+        if len(node.value) > MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value)} characters is too long", node.start_mark
+            )
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _check_extent(root: yaml.Node) -> None:
+    """Refuse what contains itself, or becomes too large when its anchors are written out."""
+    sizes: dict[int, int] = {}  # by node; 0 while it is being counted
+    waiting = [(root, False)]
+    while waiting:
+        node, counted = waiting.pop()
+        children = _children(node)
+        if counted:
+            sizes[id(node)] = size = 1 + sum(sizes[id(child)] for child in children)
+            if size > MOST_VALUES:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"more than {MOST_VALUES} values, anchors written out", node.start_mark
+                )
+        elif id(node) not in sizes:
+            sizes[id(node)] = 0
+            waiting.append((node, True))
+            waiting += [(child, False) for child in children]
+        elif sizes[id(node)] == 0:
+            raise yaml.constructor.ConstructorError(
+                None, None, "something that contains itself; write it out without anchors", node.start_mark
+            )
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def read_description(file: Path) -> Description:
@@ -160,13 +218,16 @@ def read_description(file: Path) -> Description:
     Raises:
         ValueError: it is no YAML, or does not describe an environment or a curriculum; the sentence names file and key.
     """
+    content = read_bytes(file, MOST_BYTES)
     try:
-        data = yaml.load(file.read_bytes(), _Loader)
+        data = yaml.load(content, _Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no valid YAML: {' '.join(str(error).split())}; correct it.") from None
+        raise ValueError(f"{file} is no valid YAML: {one_line(error, 500)}; correct it.") from None
     # What the scanner takes for a date, a number or a flag can still be none, which the parser says in many ways.
     except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is no valid YAML: {type(error).__name__}: {error}; correct it.") from None
+        raise ValueError(
+            f"{file} is no valid YAML: {type(error).__name__}: {one_line(error)}; correct it."
+        ) from None
     if not isinstance(data, dict) or not isinstance(data.get("path"), str):
         raise ValueError(
             f"{file} does not begin to describe anything; it needs the key path, for instance 'path: /env/my_lab/maze'."
@@ -175,11 +236,11 @@ def read_description(file: Path) -> Description:
         kind = CURRICULA.get(str(data["curriculum"]))
         if kind is None:
             raise ValueError(
-                f"{file} has the curriculum {data['curriculum']!r}; the kinds are {', '.join(CURRICULA)}."
+                f"{file} has the curriculum {one_line(repr(data['curriculum']))}; the kinds are {', '.join(CURRICULA)}."
             )
         if isinstance(data.get("tasks"), list) and kind is RandomFile:
             names = [str(name) for name in data["tasks"]]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
+            if twice := repeated(names):
                 raise ValueError(
                     f"{file} has the task '{twice[0]}' twice; give it a weight, 'tasks: {{{twice[0]}: 2}}'."
                 )

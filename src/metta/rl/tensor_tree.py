@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from metta.common.files import StrPath, atomic_write_bytes
+from metta.common.reading import one_line, parse_json
 
 
 def write_tree(path: StrPath, value: Any, *, kind: str) -> Path:
@@ -59,10 +60,26 @@ def read_tree(path: StrPath, *, kind: str) -> Any:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be loaded: it is not a whole safetensors file ({error}).") from error
+        raise ValueError(
+            f"{path} cannot be loaded: it is not a whole safetensors file ({one_line(error)})."
+        ) from error
     if header.get("format") != kind:
         raise ValueError(f"{path} cannot be loaded: its format is {header.get('format')!r}, not {kind!r}.")
-    return _decode(json.loads(header["tree"]), tensors)
+    try:
+        return _decode(parse_json(header["tree"]), tensors)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be loaded: what it holds cannot be put together ({type(error).__name__}: {one_line(error)}); the "
+            "file is damaged."
+        ) from error
 
 
 def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from metta.common.files import StrPath
+from metta.common.reading import one_line
 from metta.rl.tensor_tree import read_tree, write_tree
 
 if TYPE_CHECKING:
@@ -143,4 +144,12 @@ class TrainingState:
         """
         file = Path(path)
         values = read_tree(file / STATE_FILE if file.is_dir() else file, kind=_STATE_KIND)
+        kinds = {entry.name: type(getattr(cls(), entry.name)) for entry in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != kinds.keys():
+            raise ValueError(f"{path} holds no training state, or not all of one; the file is damaged.")
+        for name, kind in kinds.items():
+            if kind is not type(None) and not isinstance(values[name], kind):
+                raise ValueError(
+                    f"{path} has the {name} {one_line(repr(values[name]))}, which is no {kind.__name__}; the file is damaged."
+                )
         return cls(**values)

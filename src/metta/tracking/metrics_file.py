@@ -101,7 +101,7 @@ def _lines(content: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     for number, line in enumerate(whole, start=1):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
             raise ValueError(

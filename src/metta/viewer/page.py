@@ -17,6 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+MOST_BYTES = 2**28
+"""Bytes that a replay may unpack to."""
+
 SCRIPTS = (
     "replay.js",
     "events.js",
@@ -64,10 +67,19 @@ def write_replay_page(replay_path_or_dict: str | Path | Mapping[str, Any], html_
 def _check(source: str, packed: bytes) -> str:
     """The replay's label, once it is clear that the page will be able to read it."""
     try:
-        data = json.loads(zlib.decompress(packed))
+        stream = zlib.decompressobj()
+        text = stream.decompress(packed, MOST_BYTES)
     except zlib.error:
         raise ValueError(f"{source} is no replay: it is not zlib-compressed, or cut short.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    if stream.unconsumed_tail:
+        raise ValueError(f"{source} is no replay: it unpacks to more than {MOST_BYTES:,} bytes.")
+    if not stream.eof:
+        raise ValueError(f"{source} is no replay: it is not zlib-compressed, or cut short.")
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{source} is no replay: it is nested too deeply.") from None
+    except ValueError:
         raise ValueError(f"{source} is no replay: it does not hold JSON.") from None
     version = data.get("version") if isinstance(data, dict) else None
     if version != 2 or not isinstance(data.get("objects"), list):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from metta.common.reading import repeated
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.map.config import MapBuilderConfig, MapConfig
 from metta.mettagrid.map.kinds import MapKind
@@ -86,7 +87,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
     if not tasks:
         raise ValueError("a curriculum needs at least one task; scenes is empty.")
     names = [task.name for task in tasks]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = repeated(names)
     if twice:
         raise ValueError(f"more than one task is called {', '.join(twice)}; give each its own name.")
 

@@ -20,6 +20,10 @@ DRAWN = ("objects", "scattered")
 """The mappings of a map whose counts may be ranges."""
 
 
+MOST_TASKS = 4096
+"""Combinations that a curriculum may have; each is an environment of its own."""
+
+
 class RangeBucket(Config):
     """A range of counts, cut into bins; each bin is a value, and every episode draws a count from its bin.
 
@@ -85,7 +89,13 @@ def bucketed_tasks(base: EnvConfig, buckets: Mapping[str, Bucket]) -> list[Task]
     if not buckets:
         raise ValueError("a bucketed curriculum has no buckets; name at least one path and its values.")
     labels = _labels(list(buckets))
+    for path, bucket in buckets.items():
+        _check_bins(path, bucket)
     choices = [_choices(path, bucket) for path, bucket in buckets.items()]
+    if (number := math.prod(map(len, choices))) > MOST_TASKS:
+        raise ValueError(
+            f"a bucketed curriculum of {number} combinations is too large; {MOST_TASKS} are possible, so list fewer values."
+        )
     tasks = []
     for combination in itertools.product(*choices):
         values = {path: value for path, (_, value) in zip(buckets, combination, strict=True)}
@@ -95,6 +105,21 @@ def bucketed_tasks(base: EnvConfig, buckets: Mapping[str, Bucket]) -> list[Task]
         except ValueError as error:
             raise ValueError(f"task '{name}' of a bucketed curriculum: {error}") from None
     return tasks
+
+
+def _check_bins(path: str, bucket: Bucket) -> None:
+    """Refuse more bins than there can be tasks before they are counted out."""
+    bins = (
+        bucket.bins
+        if isinstance(bucket, RangeBucket)
+        else bucket.get("bins")
+        if isinstance(bucket, Mapping)
+        else 0
+    )
+    if isinstance(bins, int) and bins > MOST_TASKS:
+        raise ValueError(
+            f"the bucket of '{path}' has {bins} bins; a curriculum has at most {MOST_TASKS} tasks."
+        )
 
 
 def _choices(path: str, bucket: Bucket) -> list[tuple[str, Any]]:

@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from metta.mettagrid.objects import MAP_CHARACTERS
 
+MOST_CELLS = 2**22
+"""Cells of the largest map."""
+
 
 def parse_ascii(text: str) -> npt.NDArray[np.str_]:
     """Read a drawn map.
@@ -21,6 +24,10 @@ def parse_ascii(text: str) -> npt.NDArray[np.str_]:
     Raises:
         ValueError: no rows, rows of different lengths, or an unknown character; the sentence says where.
     """
+    if len(text) > MOST_CELLS:
+        raise ValueError(
+            f"the ASCII map has {len(text):,} characters; a map has at most {MOST_CELLS:,} cells."
+        )
     rows = text.expandtabs().split("\n")
     while rows and not rows[0].strip():
         rows.pop(0)
@@ -39,8 +46,9 @@ def parse_ascii(text: str) -> npt.NDArray[np.str_]:
             )
         for column, character in enumerate(row):
             if character not in MAP_CHARACTERS:
+                shown = character if character.isprintable() else repr(character)
                 raise ValueError(
-                    f"Unknown character: {character} in row {number}, column {column} of the ASCII map; "
+                    f"Unknown character: {shown} in row {number}, column {column} of the ASCII map; "
                     f"known are {''.join(MAP_CHARACTERS)}."
                 )
     return np.array([[MAP_CHARACTERS[character] for character in row] for row in rows])

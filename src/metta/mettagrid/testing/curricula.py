@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import pickle
 from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import yaml
 
+from metta.common.reading import repeated
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, Task
 from metta.mettagrid.testing.streams import CheckError
@@ -54,15 +55,15 @@ def check_tasks(tasks: Sequence[Task], name: str) -> None:
         CheckError: one does not.
     """
     names = [task.name for task in tasks]
-    if twice := sorted({task for task in names if names.count(task) > 1}):
+    if twice := repeated(names):
         raise CheckError(f"{name}: more than one task is called '{twice[0]}'; give each its own name.")
     for task in tasks[:MOST_TASKS]:
         config, text = task.config, task.config.model_dump(mode="json")
         ways: dict[str, Any] = {
             "JSON": lambda config=config: EnvConfig.model_validate_json(config.model_dump_json()),
             "YAML": lambda text=text: EnvConfig.model_validate(yaml.safe_load(yaml.safe_dump(text))),
-            "pickling, as on the way to a worker process": lambda config=config: pickle.loads(
-                pickle.dumps(config)
+            "pickling, as on the way to a worker process": lambda config=config: ForkingPickler.loads(
+                ForkingPickler.dumps(config)
             ),
         }
         for way, travel in ways.items():
