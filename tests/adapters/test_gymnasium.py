@@ -19,6 +19,7 @@ from metta.adapters.actions import LegalActions
 from metta.adapters.gymnasium_env import GymnasiumEnv
 from metta.adapters.gymnasium_ids import ANY_WORLD, id_of, register_envs
 from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
+from metta.adapters.picture import AGENTS, CELL, NOSE
 from metta.mettagrid.vec import StepBatch, VecEnv
 
 ALONE = "metta/adapter_tests.mixed_alone-v0"
@@ -209,6 +210,20 @@ def test_a_picture_shows_what_the_text_shows() -> None:
     assert len(set.union(*looks.values())) == len(looks) > 3
 
 
+def test_agents_look_where_they_face() -> None:
+    env = GymnasiumEnv(small_world(1, max_steps=50), render_mode="rgb_array")
+    env.reset(seed=3)
+    names = env.observation_space.spec.action_names
+    pairs = [tuple(pair) for pair in env.action_pairs.tolist()]
+    for facing, (down, right) in enumerate([(-1, 0), (1, 0), (0, -1), (0, 1)]):  # up, down, left, right
+        env.step(pairs.index((names.index("rotate"), facing)))
+        image = env.render()
+        assert isinstance(image, np.ndarray)
+        nose = np.argwhere((image == NOSE).all(-1))
+        r, c = np.argwhere((image == AGENTS[0]).all(-1)).mean(0) // CELL * CELL + (CELL - 1) / 2
+        assert np.sign(nose.mean(0).round(3) - (r, c)).tolist() == [down, right], facing
+
+
 # The vector environment.
 
 
@@ -217,6 +232,7 @@ def assert_batch(env: GymnasiumVectorEnv, played: Any) -> None:
     observations, infos = env.reset()
     assert np.array_equal(observations, played.first)
     assert infos["_task"].all()
+    tasks = infos["task"]
     for numbers, step in zip(played.numbers, played.steps, strict=True):
         observations, rewards, terminations, truncations, infos = env.step(numbers)
         assert np.array_equal(observations, step.observations)
@@ -232,6 +248,9 @@ def assert_batch(env: GymnasiumVectorEnv, played: Any) -> None:
         assert np.array_equal(infos["_final_info"], ended)
         assert [last is None for last in infos["final_obs"]] == (~ended).tolist()
         assert np.array_equal(np.stack(infos["final_obs"][ended]), step.final_observations)
+        assert infos["final_info"]["task"][ended].tolist() == tasks[ended].tolist()
+        assert np.array_equal(infos["_task"], ended)
+        tasks = np.where(ended, infos["task"], tasks)
         returns = np.concatenate([outcome.returns for outcome in step.episodes])
         assert np.array_equal(infos["final_info"]["episode_return"][ended], returns)
 
@@ -315,8 +334,8 @@ def test_rows_of_a_world_share_its_picture() -> None:
     frames = env.render()
     assert frames is not None
     assert len(frames) == 6
-    assert np.array_equal(frames[0], frames[2])
-    assert not np.array_equal(frames[2], frames[3])
+    same = [[np.array_equal(one, other) for other in frames] for one in frames]
+    assert same == np.kron(np.eye(2), np.ones((3, 3))).astype(bool).tolist()
     assert GymnasiumVectorEnv(small_world(), 6).render() is None
 
 
