@@ -65,6 +65,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.uint8], npt.NDArray
         collect_stats: bool = False,
         **overrides: Any,
     ) -> None:
+        self.closed = True  # until there is something to close: it is asked even of what could not be made
         check_render_mode(render_mode)
         self.render_mode = render_mode
         tasks = find_tasks(env_config, **overrides)
@@ -83,6 +84,7 @@ class GymnasiumVectorEnv(gym.vector.VectorEnv[npt.NDArray[np.uint8], npt.NDArray
         self.single_action_space = self._actions.space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self.closed = False
 
     @property
     def action_pairs(self) -> npt.NDArray[np.int32]:
