@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,26 +21,24 @@ def episode_stats(rules: RuleTable, state: State, world: int) -> dict[str, Any]:
         float32 sums as Python floats; a name is there once it was counted.
     """
     row = state.worlds[world]
-    game = _named(rules.game_stats, state.game_stats[world], always=cols.GAME_OBJECTS)
-    agents = [
-        _named(rules.agent_stats[state.agents[world, a, cols.GROUP]], state.agent_stats[world, a])
-        for a in range(row[cols.NUM_AGENTS])
-    ]
+    num_agents, num_converters = int(row[cols.NUM_AGENTS]), int(row[cols.NUM_CONVERTERS])
+    game = _named([rules.game_stats], state.game_stats[world : world + 1], always=cols.GAME_OBJECTS)[0]
+    groups = state.agents[world, :num_agents, cols.GROUP].tolist()
+    agents = _named([rules.agent_stats[group] for group in groups], state.agent_stats[world, :num_agents])
     for key, action, arg, count in state.invalid[world][
         state.invalid[world, :, cols.INVALID_KEY] != 0
     ].tolist():
         agents[(key - 1) // 2][invalid_name((key - 1) % 2, action, arg)] = float(
             np.float32(min(count, 2**24))
         )
-    converters = []
-    for c in range(row[cols.NUM_CONVERTERS]):
-        facts = state.converters[world, c]
-        kind = facts[cols.OBJECT]
-        stats = _named(rules.converter_stats[kind], state.converter_stats[world, c])
-        stats["type_id"] = float(rules.objects[kind]["type_id"])
-        stats["location.r"] = float(facts[cols.CONVERTER_ROW])
-        stats["location.c"] = float(facts[cols.CONVERTER_COL])
-        converters.append(stats)
+    facts = state.converters[world, :num_converters].tolist()
+    names = [rules.converter_stats[of_one[cols.OBJECT]] for of_one in facts]
+    converters = _named(names, state.converter_stats[world, :num_converters])
+    type_ids = [float(entry["type_id"]) for entry in rules.objects]
+    for stats, of_one in zip(converters, facts, strict=True):
+        stats["type_id"] = type_ids[of_one[cols.OBJECT]]
+        stats["location.r"] = float(of_one[cols.CONVERTER_ROW])
+        stats["location.c"] = float(of_one[cols.CONVERTER_COL])
     return {"game": game, "agent": agents, "converter": converters}
 
 
@@ -122,11 +121,22 @@ def _converter_facts(rules: RuleTable, state: State, world: int, c: int) -> dict
     }
 
 
-def _named(names: StatNames, values: Floats, always: int = 0) -> dict[str, float]:
-    """Values by name; columns that share a name are summed, zeros beyond the first `always` are left out."""
-    sums: dict[str, np.float32] = {}
-    for column, aliases in enumerate(names):
-        if values[column] != 0 or column < always:
-            for name in aliases:
-                sums[name] = sums[name] + values[column] if name in sums else values[column]
-    return {name: float(value) for name, value in sums.items()}
+def _named(names: Sequence[StatNames], values: Floats, always: int = 0) -> list[dict[str, float]]:
+    """Values by name, row by row; columns that share a name are summed, zeros beyond the first `always` are left out.
+
+    Args:
+        names: of the columns of each row.
+        values: float32 `[rows, columns]`.
+        always: columns that are there even if they are 0.
+    """
+    counted = values != 0
+    counted[:, :always] = True
+    rows, columns = np.nonzero(counted)
+    named: list[dict[str, float]] = [{} for _ in names]
+    for row, column, value in zip(
+        rows.tolist(), columns.tolist(), values[rows, columns].tolist(), strict=True
+    ):
+        stats = named[row]
+        for name in names[row][column]:
+            stats[name] = float(np.float32(stats[name] + value)) if name in stats else value
+    return named

@@ -130,37 +130,48 @@ def start_stream(pool: Longs, streams: Longs, i: int) -> None:
 
 @rule
 def step_stream(streams: Longs, i: int) -> None:
-    """Multiply the state and add the increment, modulo 2^128."""
-    s0, s1 = int(streams[i, 0]), int(streams[i, 1])
-    s2, s3 = int(streams[i, 2]), int(streams[i, 3])
+    """Go on to the next 128 bits of state."""
+    s0, s1, s2, s3 = next_state(
+        int(streams[i, 0]),
+        int(streams[i, 1]),
+        int(streams[i, 2]),
+        int(streams[i, 3]),
+        int(streams[i, 4]),
+        int(streams[i, 5]),
+        int(streams[i, 6]),
+        int(streams[i, 7]),
+    )
+    streams[i, 0] = s0
+    streams[i, 1] = s1
+    streams[i, 2] = s2
+    streams[i, 3] = s3
+
+
+@rule
+def next_state(
+    s0: int, s1: int, s2: int, s3: int, i0: int, i1: int, i2: int, i3: int
+) -> tuple[int, int, int, int]:
+    """Multiply a state and add an increment, modulo 2^128."""
     p00, p01, p10 = s0 * _M0, s0 * _M1, s1 * _M0
     p02, p11, p20 = s0 * _M2, s1 * _M1, s2 * _M0
-    total = (p00 & _MASK) + int(streams[i, 4])
-    streams[i, 0] = total & _MASK
-    total = (total >> 32) + (p00 >> 32 & _MASK) + (p01 & _MASK) + (p10 & _MASK) + int(streams[i, 5])
-    streams[i, 1] = total & _MASK
-    total = (
-        (total >> 32)
-        + (p01 >> 32 & _MASK)
-        + (p10 >> 32 & _MASK)
-        + (p02 & _MASK)
-        + (p11 & _MASK)
-        + (p20 & _MASK)
-        + int(streams[i, 6])
-    )
-    streams[i, 2] = total & _MASK
-    total = (
-        (total >> 32)
-        + (p02 >> 32 & _MASK)
-        + (p11 >> 32 & _MASK)
-        + (p20 >> 32 & _MASK)
-        + s0 * _M3
-        + s1 * _M2
-        + s2 * _M1
-        + s3 * _M0
-        + int(streams[i, 7])
-    )
-    streams[i, 3] = total & _MASK
+    t0 = (p00 & _MASK) + i0
+    t1 = (t0 >> 32) + (p00 >> 32 & _MASK) + (p01 & _MASK) + (p10 & _MASK) + i1
+    t2 = (t1 >> 32) + (p01 >> 32 & _MASK) + (p10 >> 32 & _MASK) + i2
+    t2 += (p02 & _MASK) + (p11 & _MASK) + (p20 & _MASK)
+    t3 = (t2 >> 32) + (p02 >> 32 & _MASK) + (p11 >> 32 & _MASK) + (p20 >> 32 & _MASK) + i3
+    t3 += s0 * _M3 + s1 * _M2 + s2 * _M1 + s3 * _M0
+    return t0 & _MASK, t1 & _MASK, t2 & _MASK, t3 & _MASK
+
+
+@rule
+def two_words(s0: int, s1: int, s2: int, s3: int) -> tuple[int, int]:
+    """The 64 bits that a state gives, low half first."""
+    low, high = s2 ^ s0, s3 ^ s1
+    turn = s3 >> 26
+    if turn >= 32:
+        low, high = high, low
+        turn -= 32
+    return (low >> turn | high << (32 - turn)) & _MASK, (high >> turn | low << (32 - turn)) & _MASK
 
 
 @rule
@@ -170,16 +181,10 @@ def next_word(streams: Longs, i: int) -> int:
         streams[i, HAS_HALF] = 0
         return int(streams[i, HALF])
     step_stream(streams, i)
-    low = int(streams[i, 2]) ^ int(streams[i, 0])
-    top = int(streams[i, 3])
-    high = top ^ int(streams[i, 1])
-    turn = top >> 26
-    if turn >= 32:
-        low, high = high, low
-        turn -= 32
+    low, high = two_words(int(streams[i, 0]), int(streams[i, 1]), int(streams[i, 2]), int(streams[i, 3]))
     streams[i, HAS_HALF] = 1
-    streams[i, HALF] = (high >> turn | low << (32 - turn)) & _MASK
-    return (low >> turn | high << (32 - turn)) & _MASK
+    streams[i, HALF] = high
+    return low
 
 
 @rule
@@ -198,18 +203,38 @@ def draw_below(streams: Longs, i: int, bound: int) -> int:
 @rule
 def shuffle(streams: Longs, i: int, cells: NDArray[np.int16], size: int) -> None:
     """Shuffle the first cells of an array, last one first, each with one up to itself."""
+    s0, s1 = int(streams[i, 0]), int(streams[i, 1])
+    s2, s3 = int(streams[i, 2]), int(streams[i, 3])
+    i0, i1 = int(streams[i, 4]), int(streams[i, 5])
+    i2, i3 = int(streams[i, 6]), int(streams[i, 7])
+    has_half, half = int(streams[i, HAS_HALF]), int(streams[i, HALF])
     mask = 1
     while mask < size - 1:
         mask = mask << 1 | 1
-    for k in range(size - 1, 0, -1):
+    k = size - 1
+    while k > 0:
         while mask >> 1 >= k:
             mask >>= 1
-        other = next_word(streams, i) & mask
-        while other > k:
-            other = next_word(streams, i) & mask
-        kept = cells[k]
-        cells[k] = cells[other]
-        cells[other] = kept
+        # The stream goes on as in `next_word`, but in variables, which is twice as fast.
+        if has_half:
+            has_half = 0
+            other = half & mask
+        else:
+            s0, s1, s2, s3 = next_state(s0, s1, s2, s3, i0, i1, i2, i3)
+            word, half = two_words(s0, s1, s2, s3)
+            has_half = 1
+            other = word & mask
+        if other <= k:
+            kept = cells[k]
+            cells[k] = cells[other]
+            cells[other] = kept
+            k -= 1
+    streams[i, 0] = s0
+    streams[i, 1] = s1
+    streams[i, 2] = s2
+    streams[i, 3] = s3
+    streams[i, HAS_HALF] = has_half
+    streams[i, HALF] = half
 
 
 def as_generator(stream: Longs) -> np.random.Generator:
