@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.engine import compile as engine_compile
 from metta.mettagrid.engine.compile import cache_folder, is_interpreted, source_hash
+from metta.mettagrid.vec import VecEnv
 
 KERNEL = """
 from small.compile import cache_folder, kernel
@@ -37,7 +40,7 @@ def run_package(folder: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-m", "small.main"], env=environment, capture_output=True, text=True, check=True
     )
-    return done.stdout.split()
+    return [*done.stdout.split(), *done.stderr.splitlines()]
 
 
 @pytest.mark.skipif(is_interpreted(), reason="nothing is compiled")
@@ -54,6 +57,39 @@ def test_a_change_in_a_called_function_is_noticed(tmp_path: Path) -> None:
     assert [first[0], second[0], third[0]] == ["41", "41", "42"]
     assert [first[1], second[1], third[1]] == ["0", "1", "0"], "only the second run finds a compiled kernel"
     assert first[2] == second[2] != third[2]
+    said = ["compiling add of the engine, once, about 3 s"]
+    assert (first[3:], second[3:], third[3:]) == (said, [], said), "compiling is never silent"
+
+
+WHOLE = """
+import sys
+import numpy as np
+from metta.mettagrid.config import EnvConfig, GameConfig
+from metta.mettagrid.engine.board import do_job
+from metta.mettagrid.engine.streams import open_streams
+from metta.mettagrid.vec import VecEnv
+
+if __name__ == "__main__":
+    env = VecEnv(EnvConfig(game=GameConfig(num_agents=2, width=9, height=9, max_steps=3)), 2, **eval(sys.argv[1]))
+    for dtype in (np.int64, np.int32, np.uint8):
+        actions = np.zeros((4, 2), dtype)
+        actions.flags.writeable = False
+        env.step(actions)
+        env.step(np.zeros((2, 4), dtype).T)
+    misses = [sum(kernel.stats.cache_misses.values()) for kernel in (do_job, open_streams)]
+    print(*misses, len(do_job.signatures))
+"""
+
+
+@pytest.mark.skipif(is_interpreted(), reason="nothing is compiled")
+@pytest.mark.parametrize("options", ["{}", "{'num_threads': 2}", "{'num_workers': 2}"])
+def test_a_second_process_compiles_nothing(options: str) -> None:
+    """Whatever actions look like, there is one version of the engine, and it is found on disk."""
+    VecEnv(EnvConfig()).step(np.zeros((EnvConfig().game.num_agents, 2), np.int64))  # so that it is there
+    done = subprocess.run([sys.executable, "-c", WHOLE, options], capture_output=True, text=True, check=True)
+    used = 0 if "workers" in options else 1
+    assert done.stdout.split() == ["0", "0", str(used)]
+    assert done.stderr == ""
 
 
 def test_every_source_of_the_engine_counts(tmp_path: Path) -> None:

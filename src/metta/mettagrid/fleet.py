@@ -16,7 +16,7 @@ import numpy.typing as npt
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Task
 from metta.mettagrid.engine.board import GIVEN, Episodes
-from metta.mettagrid.engine.compile import cache_folder, is_interpreted
+from metta.mettagrid.engine.compile import is_interpreted, is_kept
 from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs, as_generator, open_streams, seed_words
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.grids import MAX_CODES
@@ -209,6 +209,12 @@ class LocalFleet:
                 [rules[i] for i in drawn],
             )
 
+    def build_maps(self) -> None:
+        """Build a map of every task that has one which the engine does not draw; nothing begins."""
+        for builder, plan in zip(self._builders, self._plan_of, strict=True):
+            if plan == GIVEN:
+                builder(np.random.default_rng(0))
+
     def launch(self, actions: npt.NDArray[np.integer[Any]], start: int, stop: int) -> None:
         """See `Fleet`; here the whole step is done at once."""
         self._ended[start, stop] = self.engine.play(actions, start, stop)
@@ -250,10 +256,13 @@ def most_converters(plan: Plan, rule: RuleTable) -> int:
 
 def compile_engine(tasks: TaskSet) -> None:
     """Have everything compiled and kept on disk, if it is not yet, so that processes started next find it there."""
-    if is_interpreted() or any(cache_folder().rglob("*.nbi")):
+    if is_interpreted():
         return
     fleet = LocalFleet(tasks, 1)
     streams = np.zeros((1, STREAM_COLUMNS), np.int64)
+    if all(is_kept(name) for name in ("do_job", "open_streams", "move_invalid_counts")):
+        fleet.build_maps()  # kinds of maps have kernels of their own
+        return
     open_streams(seed_words(0), np.zeros(1, np.int64), np.zeros(1, np.int64), streams)
     for task in range(len(tasks.configs)):
         fleet.begin([0], [task], streams)

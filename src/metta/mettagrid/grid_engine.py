@@ -24,7 +24,6 @@ from metta.mettagrid.engine.board import (
     allocate_episodes,
 )
 from metta.mettagrid.engine.bundle import describe
-from metta.mettagrid.engine.compile import announce_compilation
 from metta.mettagrid.engine.maps import Plans
 from metta.mettagrid.engine.reset import move_invalid_counts
 from metta.mettagrid.engine.state import (
@@ -132,7 +131,6 @@ class GridEngine(WorldReader):
         self._bind()
         if num_threads != 1:
             self.num_threads = num_threads
-        announce_compilation()
 
     @property
     def num_threads(self) -> int:
@@ -272,7 +270,7 @@ class GridEngine(WorldReader):
         else:
             words = np.clip(actions, _INT32_RANGE.min, _INT32_RANGE.max).astype(np.int32)
         if not words.flags.carray:
-            words = np.array(words)
+            words = np.array(words, order="C")
         result = self._crew.run(words.view(np.int32), job, start, stop)
         if result > 0xFFFFFFFF:
             self._grow_invalid(start, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from metta.mettagrid.engine.atomics import add_to_word, give_way, pause, read_word, replace_word, write_word
 from metta.mettagrid.engine.bundle import Array, opener
-from metta.mettagrid.engine.compile import kernel, rule
+from metta.mettagrid.engine.compile import ENGINE_SECONDS, kernel, rule
 from metta.mettagrid.engine.maps import Cells2, Cells3, draw_map, open_plans
 from metta.mettagrid.engine.reset import reset_world
 from metta.mettagrid.engine.state import (
@@ -53,7 +54,7 @@ GROW = 1 << 32
 
 # Words that threads share, each in a cache line of its own, and then a ticket for each thread: its parts of the job
 # that are still to be done, as number of the job, first part and one past the last part in 32, 16 and 16 bits.
-DONE, RESULT, RECALL, JOB, FIRST, LAST, SIZE, NUMBER, THREADS = 0, 8, 16, 24, 25, 26, 27, 28, 29
+DONE, RESULT, RECALL, JOB, FIRST, LAST, SIZE, NUMBER, THREADS, ALONE = 0, 8, 16, 24, 25, 26, 27, 28, 29, 30
 TICKETS = 32
 LINE = 8
 
@@ -62,6 +63,9 @@ PARTS = 8
 
 YIELD_AFTER = 4096
 """Pauses after which a thread that waits for the others lets the system run something else."""
+
+STAY_ALONE = 100
+"""Jobs that the caller then does by itself: somebody else seems to need the cores."""
 
 
 class Episodes(NamedTuple):
@@ -110,7 +114,7 @@ def allocate_episodes(worlds: int, agents: int) -> Episodes:
     )
 
 
-@kernel
+@partial(kernel, seconds=ENGINE_SECONDS)
 def do_job(
     board_table: Any,
     shared: Longs,
@@ -143,6 +147,9 @@ def do_job(
     if job != BEGIN:
         episodes = open_episodes(board.episodes)
         take_actions(episodes.actions, words, first, last)
+    if shared[ALONE] > 0:
+        shared[ALONE] -= 1
+        return do_part(board, 0, job, first, last)
     if shared[THREADS] == 1:
         return do_part(board, 0, job, first, last)
     return share_job(board, shared, job, first, last)
@@ -192,6 +199,7 @@ def share_job(board: Board, shared: Longs, job: int, first: int, last: int) -> i
         pause()
         waited += 1
         if waited > YIELD_AFTER:
+            shared[ALONE] = STAY_ALONE
             give_way()
     return read_word(shared, RESULT)
 

@@ -28,8 +28,11 @@ from numba.core import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMPILE_SECONDS = 12
-"""Roughly what a first compilation takes; only for the message."""
+ENGINE_SECONDS = 20
+"""Roughly what compiling the engine takes; only for the message."""
+
+OTHER_SECONDS = 3
+"""Likewise, of any other kernel."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +51,13 @@ def rule(function: Function) -> Function:
     return cast(Function, compiled)
 
 
-def kernel(function: Function) -> Function:
-    """Compile a function that Python calls, without holding the interpreter lock, cached on disk."""
+def kernel(function: Function, *, seconds: int = OTHER_SECONDS) -> Function:
+    """Compile a function that Python calls, without holding the interpreter lock, cached on disk.
+
+    Args:
+        function: what to compile.
+        seconds: roughly how long that takes, for the message that comes when it has to be done.
+    """
     if is_interpreted():
         return function
     before = numba_config.CACHE_DIR
@@ -58,6 +66,16 @@ def kernel(function: Function) -> Function:
         compiled: Any = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     finally:
         numba_config.CACHE_DIR = before
+    compiler = compiled._compiler
+    compile_now = compiler.compile
+
+    def compile_aloud(*arguments: Any) -> Any:
+        """Compile what was not found on disk, and say so: nobody likes to wait without knowing why."""
+        what = "the engine" if seconds == ENGINE_SECONDS else f"{function.__name__} of the engine"
+        _log.warning("compiling %s, once, about %d s", what, seconds)
+        return compile_now(*arguments)
+
+    compiler.compile = compile_aloud
     return cast(Function, compiled)
 
 
@@ -71,10 +89,9 @@ def is_interpreted() -> bool:
     return bool(numba_config.DISABLE_JIT)
 
 
-def announce_compilation() -> None:
-    """Say once, at INFO, that the first call is going to take a while, if it is."""
-    if not is_interpreted() and not any(cache_folder().rglob("*.nbi")):
-        _log.info("compiling the engine, once, about %d s", COMPILE_SECONDS)
+def is_kept(name: str) -> bool:
+    """Whether a kernel of that name is kept on disk."""
+    return any(cache_folder().rglob(f"*.{name}-*.nbc"))
 
 
 @cache
