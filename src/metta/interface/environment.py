@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from metta.interface.device_arrays import TorchArrays
 from metta.mettagrid.async_vec import AsyncVecEnv
 from metta.mettagrid.config import EnvConfig
+from metta.mettagrid.device import is_simulated, require_cuda
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.tasks import EnvLike, find_tasks
 
@@ -46,12 +48,16 @@ class Environment(AsyncVecEnv):
         is_training: outcomes reach the curriculum, and every world's first episode is cut off at a random step, so that
             a batch of experience sees every phase of an episode. False: episodes are whole, and the curriculum chooses
             as it would but learns nothing.
+        device: "cpu", or "cuda": the worlds live on the GPU that torch calls that, and observations, rewards, terminals and
+            truncations are tensors there, without a copy; `step` and `send` take actions that are. The results are
+            those of "cpu", bit for bit. What is small stays on the host: `starts`, `final_rows`, outcomes. It takes
+            numba-cuda (`pip install 'metta[cuda]'`) and pays for thousands of worlds.
         **overrides: single values of the configuration by field name, for instance `max_steps=500`; they and the size hold
             for every task of a curriculum. See `EnvConfig.with_overrides`.
 
     Raises:
         ValueError: an unknown name, or values that do not fit together.
-        RuntimeError: a worker process could not be started.
+        RuntimeError: a worker process could not be started, or there is no GPU to be used.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Environment(AsyncVecEnv):
         vectorization: Vectorization = "serial",
         seed: int = 0,
         is_training: bool = True,
+        device: str = "cpu",
         **overrides: Any,
     ) -> None:
         if curriculum_path is not None and env_config is not None:
@@ -87,8 +94,10 @@ class Environment(AsyncVecEnv):
             zero_copy=zero_copy,
             seed=seed,
             stagger=is_training,
+            device=_device_arrays(device, vectorization),
             **_workers(vectorization, num_workers),
         )
+        self.device = device
         self.vectorization = vectorization
         self.is_training = is_training
         self._driver: MettaGridEnv | None = None
@@ -147,6 +156,20 @@ def _group_sizes(num_envs: int | None, batch_size: int | None, async_factor: int
             "async_factor, so state two of them, or three that agree."
         )
     return num_envs, batch_size
+
+
+def _device_arrays(device: str, vectorization: str) -> TorchArrays | None:
+    """How `VecEnv` is told of the GPU."""
+    if device == "cpu":
+        return None
+    if device not in ("cuda", "cuda:0"):
+        raise ValueError(f"device is '{device}'; worlds live on 'cpu' or 'cuda', the first GPU.")
+    if vectorization != "serial":
+        raise ValueError(
+            f"device is '{device}' with vectorization='{vectorization}'; a GPU steps all worlds at once, so leave that out."
+        )
+    require_cuda()
+    return TorchArrays(simulated=is_simulated())
 
 
 def _workers(vectorization: str, num_workers: int) -> dict[str, int]:

@@ -133,7 +133,7 @@ class AsyncVecEnv(VecEnv):
         self._under_way -= 1
         if self._unstepped:
             self._unstepped -= 1
-            step = _unstepped_batch(self._shown(rows))
+            step = self._unstepped_batch(rows)
         else:
             step = self._land(worlds.start, worlds.stop)
         starts = self.starts[rows] if self.zero_copy else self.starts[rows].copy()
@@ -160,6 +160,24 @@ class AsyncVecEnv(VecEnv):
                 f"{call} while {self._under_way} groups of worlds are under way; recv() them first, or reset()."
             )
 
+    def _unstepped_batch(self, rows: slice) -> StepBatch:
+        """A step in which nothing has happened."""
+        observations = self._shown(rows)
+        return StepBatch(
+            observations=observations,
+            rewards=self._zeros_like(self._rewards[rows]),
+            terminals=self._zeros_like(self._terminals[rows]),
+            truncations=self._zeros_like(self._truncations[rows]),
+            final_rows=self._no_rows,
+            final_observations=observations[:0],
+            episodes=[],
+        )
+
+    def _zeros_like(self, array: Any) -> Any:
+        zeros = self._copied(array)
+        zeros[:] = 0
+        return zeros
+
     @property
     def _num_groups(self) -> int:
         return self.num_worlds // self.batch_size
@@ -174,16 +192,3 @@ class AsyncVecEnv(VecEnv):
             worlds = self._group((self._turn - back) % self._num_groups)
             self._fleet.wait(worlds.start, worlds.stop)
         self._turn = self._under_way = self._unstepped = 0
-
-
-def _unstepped_batch(observations: npt.NDArray[np.uint8]) -> StepBatch:
-    """A step in which nothing has happened."""
-    return StepBatch(
-        observations=observations,
-        rewards=np.zeros(len(observations), dtype=np.float32),
-        terminals=np.zeros(len(observations), dtype=np.bool_),
-        truncations=np.zeros(len(observations), dtype=np.bool_),
-        final_rows=np.zeros(0, dtype=np.int64),
-        final_observations=observations[:0],
-        episodes=[],
-    )

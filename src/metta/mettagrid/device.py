@@ -10,15 +10,20 @@ import importlib.util
 from metta.mettagrid.engine.compile import is_interpreted
 
 
+def is_simulated() -> bool:
+    """Whether Numba's CUDA simulator stands for the GPU."""
+    from numba.core import config
+
+    return bool(config.ENABLE_CUDASIM)
+
+
 def require_cuda() -> None:
     """Refuse where there is no GPU to be used.
 
     Raises:
         RuntimeError: numba-cuda, a driver or a GPU is missing, or the engine runs as plain Python; one sentence with the remedy.
     """
-    from numba.core import config
-
-    if config.ENABLE_CUDASIM:
+    if is_simulated():
         if not is_interpreted():
             raise RuntimeError(
                 "NUMBA_ENABLE_CUDASIM=1 asks for the CUDA simulator, which runs plain Python: set NUMBA_DISABLE_JIT=1 too."

@@ -17,6 +17,7 @@ from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Task
 from metta.mettagrid.engine.board import GIVEN, Episodes
 from metta.mettagrid.engine.compile import is_interpreted, is_kept
+from metta.mettagrid.engine.maps import Plans
 from metta.mettagrid.engine.streams import STREAM_COLUMNS, Longs, as_generator, open_streams, seed_words
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.grids import MAX_CODES
@@ -76,13 +77,20 @@ class TaskSet:
         """Agents in a world."""
         return self.rules[0].num_agents
 
+    @property
+    def largest_map(self) -> tuple[int, int]:
+        """The most rows and the most columns that a map has."""
+        builders = [config.map_builder for config in self.configs]
+        return max(builder.height for builder in builders), max(builder.width for builder in builders)
+
     def make_engine(self, num_worlds: int, num_threads: int = 1, **arrays: Any) -> GridEngine:
         """An engine for worlds of these tasks, large enough for the largest map."""
+        height, width = self.largest_map
         return GridEngine(
             self.rules,
             num_worlds,
-            max_height=max(config.map_builder.height for config in self.configs),
-            max_width=max(config.map_builder.width for config in self.configs),
+            max_height=height,
+            max_width=width,
             num_threads=num_threads,
             **arrays,
         )
@@ -180,13 +188,21 @@ class LocalFleet:
                 plans.append(plan)
                 converters = max(converters, most_converters(plan, rule))
         self._rule_of = tasks.rule_of
-        self.engine = tasks.make_engine(
-            num_worlds, num_threads, observations=observations, episodes=episodes, plans=stack_plans(plans)
+        self.engine = self._make_engine(
+            tasks,
+            num_worlds,
+            stack_plans(plans),
+            num_threads=num_threads,
+            observations=observations,
+            episodes=episodes,
         )
         self.engine.reserve(converters, 0)
         self.observations = self.engine.observations
         self.episodes = self.engine.episodes
         self._ended: dict[tuple[int, int], int] = {}
+
+    def _make_engine(self, tasks: TaskSet, num_worlds: int, plans: Plans, **options: Any) -> GridEngine:
+        return tasks.make_engine(num_worlds, plans=plans, **options)
 
     def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
         """See `Fleet`."""

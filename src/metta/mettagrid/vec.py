@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
+from metta.mettagrid.cuda_fleet import CudaFleet, DeviceArrays
 from metta.mettagrid.curriculum.base import Curriculum, SingleTaskCurriculum
 from metta.mettagrid.engine.board import ENDED
 from metta.mettagrid.engine.streams import (
@@ -99,10 +100,12 @@ class VecEnv:
             is a truncation, and no outcome is reported for it.
         collect_stats: whether finished episodes carry the engine's statistics (a dict built at each end of an episode).
         observations: the array uint8 `[N, K, 3]` to write observations into; None: one of its own.
+        device: the worlds live on a GPU, and arrays that are handed out (observations, rewards, terminals, truncations)
+            lie there, in the form that `device` gives them; actions may. None: on the host.
 
     Raises:
         ValueError: tasks or numbers that do not fit together, or a map that cannot be built.
-        RuntimeError: a worker process could not be started.
+        RuntimeError: a worker process could not be started, or there is no GPU to be used.
     """
 
     def __init__(
@@ -117,9 +120,15 @@ class VecEnv:
         stagger: bool = False,
         collect_stats: bool = True,
         observations: npt.NDArray[np.uint8] | None = None,
+        device: DeviceArrays | None = None,
     ) -> None:
         if num_worlds < 1:
             raise ValueError(f"num_worlds is {num_worlds}; a batch needs at least one world.")
+        if device is not None and (num_workers or num_threads > 1 or observations is not None):
+            raise ValueError(
+                f"device is given with num_threads {num_threads} and num_workers {num_workers}: worlds on a GPU are stepped and "
+                "observed there, so leave num_threads, num_workers and observations out."
+            )
         if num_workers and num_threads > 1:
             raise ValueError(
                 f"num_threads is {num_threads} and num_workers is {num_workers}; the worlds are stepped by threads of this "
@@ -143,9 +152,12 @@ class VecEnv:
         self.collect_stats = collect_stats
         self._episode = np.full(num_worlds, -1, dtype=np.int64)
         self._task = np.zeros(num_worlds, dtype=np.int64)
+        self._device = device
         self._fleet: Fleet
         if num_workers:
             self._fleet = WorkerFleet(task_set, num_worlds, num_workers, collect_stats=collect_stats)
+        elif device is not None:
+            self._fleet = CudaFleet(task_set, num_worlds, device)
         else:
             self._fleet = LocalFleet(
                 task_set,
@@ -167,7 +179,7 @@ class VecEnv:
         self._truncations = episodes.truncations.reshape(-1)
         self._agents = np.arange(self.agents_per_world)
         self._no_rows = np.zeros(0, dtype=np.int64)
-        self._no_observations = self.observations[:0].copy()
+        self._no_observations = self._copied(self.observations[:0])
         self._draws_tasks = type(self.curriculum) is not SingleTaskCurriculum
         self.seed = seed
         try:
@@ -247,7 +259,10 @@ class VecEnv:
 
     def _shown(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Observations in the form in which they are handed out."""
-        return self.observations[rows] if self.zero_copy else self.observations[rows].copy()
+        return self.observations[rows] if self.zero_copy else self._copied(self.observations[rows])
+
+    def _copied(self, array: Any) -> Any:
+        return array.copy() if self._device is None else self._device.copy(array)
 
     def _begin(self, worlds: npt.NDArray[np.int64], stagger: bool = False) -> None:
         """Start the next episode of these worlds; `stagger` says whether it is cut off somewhere."""
@@ -294,8 +309,13 @@ class VecEnv:
 
     def _launch(self, actions: npt.NDArray[np.integer[Any]], lo: int, hi: int) -> None:
         """Have the worlds from `lo` to `hi` stepped."""
-        actions = np.asarray(actions)
-        if actions.shape != ((hi - lo) * self.agents_per_world, 2) or actions.dtype.kind not in "iu":
+        if self._device is None:
+            actions = np.asarray(actions)
+            integers = actions.dtype.kind in "iu"
+        else:
+            actions = self._device.as_actions(actions)
+            integers = True
+        if tuple(actions.shape) != ((hi - lo) * self.agents_per_world, 2) or not integers:
             raise ValueError(
                 f"actions is {actions.dtype} {list(actions.shape)}; give integers "
                 f"[{(hi - lo) * self.agents_per_world}, 2]: (action id, argument) for each agent."
@@ -312,7 +332,10 @@ class VecEnv:
             rows = slice(lo * self.agents_per_world, hi * self.agents_per_world)
             rewards, terminals, truncations = rewards[rows], terminals[rows], truncations[rows]
             observations = observations[rows]
-        rewards, terminals, truncations = rewards.copy(), terminals.copy(), truncations.copy()
+        if self._device is None:
+            rewards, terminals, truncations = rewards.copy(), terminals.copy(), truncations.copy()
+        else:
+            rewards, terminals, truncations = map(self._device.copy, (rewards, terminals, truncations))
         final_rows, final_observations = self._no_rows, self._no_observations
         episodes: list[EpisodeOutcome] = []
         if ended:
@@ -325,7 +348,7 @@ class VecEnv:
                 self.curriculum.update(int(self._task[outcome.world]), outcome.score)
             self._begin(over)
         return StepBatch(
-            observations=observations if self.zero_copy else observations.copy(),
+            observations=observations if self.zero_copy else self._copied(observations),
             rewards=rewards,
             terminals=terminals,
             truncations=truncations,

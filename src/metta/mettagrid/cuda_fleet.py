@@ -1,0 +1,113 @@
+"""Worlds that live on a GPU, for `VecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+from metta.mettagrid.device import require_cuda
+from metta.mettagrid.engine.maps import Plans
+from metta.mettagrid.engine.streams import Longs
+from metta.mettagrid.fleet import LocalFleet, TaskSet
+
+if TYPE_CHECKING:
+    from metta.mettagrid.cuda_engine import CudaEngine
+
+
+class DeviceArrays(Protocol):
+    """How whoever uses the worlds wants to see arrays of the device: as tensors of a library, for instance."""
+
+    def show(self, array: Any) -> Any:
+        """The same memory in that form. `array` has `__cuda_array_interface__`, or is one of numpy with the CUDA simulator."""
+        ...
+
+    def copy(self, array: Any) -> Any:
+        """A copy of what `show` gave, on the device."""
+        ...
+
+    def as_actions(self, actions: Any) -> Any:
+        """Actions on the device as int32, beyond 32 bits the nearest 32-bit number.
+
+        Raises:
+            ValueError: they are no integers.
+        """
+        ...
+
+
+class CudaFleet(LocalFleet):
+    """A fleet on a GPU. See `Fleet`.
+
+    `observations`, and of `episodes` the `rewards`, `terminals` and `truncations`, are what `arrays` shows. The rest of
+    `episodes` lies on the host. A step waits for the GPU only where an episode ended.
+
+    Args:
+        tasks: what can be played.
+        num_worlds: B.
+        arrays: how arrays of the device are shown.
+
+    Raises:
+        ValueError: the map of a task cannot be built.
+        RuntimeError: there is no GPU to be used; see `require_cuda`.
+    """
+
+    engine: CudaEngine
+
+    def __init__(self, tasks: TaskSet, num_worlds: int, arrays: DeviceArrays) -> None:
+        self._restored = False
+        super().__init__(tasks, num_worlds)
+        kept = self.engine.device_episodes
+        self._actions = arrays.show(self.engine.actions)
+        self.observations = arrays.show(self.engine.observations)
+        self.episodes = self.engine.episodes._replace(
+            rewards=arrays.show(kept.rewards),
+            terminals=arrays.show(kept.terminals),
+            truncations=arrays.show(kept.truncations),
+        )
+
+    def _make_engine(self, tasks: TaskSet, num_worlds: int, plans: Plans, **_: Any) -> CudaEngine:
+        require_cuda()
+        from metta.mettagrid.cuda_engine import CudaEngine  # brings Numba's CUDA target along
+
+        height, width = tasks.largest_map
+        return CudaEngine(tasks.rules, num_worlds, max_height=height, max_width=width, plans=plans)
+
+    def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
+        """See `Fleet`."""
+        self._take_up()
+        super().begin(worlds, tasks, streams)
+
+    def launch(self, actions: Any, start: int, stop: int) -> None:
+        """See `Fleet`; `actions` are what `DeviceArrays.as_actions` gives."""
+        self._take_up()
+        self._actions[start:stop] = actions.reshape(self._actions[start:stop].shape)
+        self._ended[start, stop] = self.engine.play(self.engine.actions, start, stop)
+
+    def wait(self, start: int, stop: int) -> int:
+        """See `Fleet`; what is on the device may still be under way, and whatever is done with it there comes after."""
+        ended = super().wait(start, stop)
+        if ended:
+            self.engine.fetch_returns()
+        return ended
+
+    def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
+        """See `Fleet`."""
+        self.engine.refresh(worlds)
+        return super().episode_stats(worlds)
+
+    def snapshot(self) -> dict[str, npt.NDArray[Any]]:
+        """See `Fleet`."""
+        self.engine.fetch_returns()
+        return super().snapshot()
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """See `Fleet`."""
+        super().restore(arrays)
+        self._restored = True
+
+    def _take_up(self) -> None:
+        """After `restore` whoever holds the fleet fills in `episodes`; the device gets it before anything happens."""
+        if self._restored:
+            self.engine.store_accounts()
+            self._restored = False
