@@ -187,6 +187,14 @@ def make_tasks() -> Any:
     return find_tasks(MIXED_TEAM)
 
 
+def test_an_action_alone_is_enough_for_a_step() -> None:
+    env, same = make(small_world(), 2, seed=0), make(small_world(), 2, seed=0)
+    env.reset()
+    whole = same.rand_step(same.reset())
+    bare = env.step(whole.select(("agents", "action")))
+    assert torch.equal(bare["next", "agents", "observation"], whole["next", "agents", "observation"])
+
+
 def test_seeds_decide() -> None:
     env, other = make(MIXED_TEAM, B, seed=SEED), make(MIXED_TEAM, B, seed=1)
     first = env.reset()["agents", "observation"]

@@ -96,7 +96,7 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
         self.vec.restart(np.flatnonzero(chosen & ~self._begun).tolist())
         self._begun[chosen] = False
         nothing = np.zeros(self.vec.num_worlds, dtype=np.bool_)
-        return self._shown(self.vec.observations, nothing, nothing)
+        return self._shown(self.vec.observations.copy(), nothing, nothing)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Step the worlds; all of them, unless `_step` marks some."""
@@ -108,10 +108,12 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
             raise RuntimeError(
                 f"the episodes of worlds {worlds} are over or not begun; reset() them before step()."
             )
-        # What is not stepped stays as it was.
-        observations = tensordict[OBSERVATION].cpu().numpy().reshape(vec.observations.shape).copy()
+        observations = np.empty_like(vec.observations)
         rewards = np.zeros(vec.num_agents, dtype=np.float32)
-        terminals, truncations = (_of_worlds(tensordict[flag]).copy() for flag in _FLAGS[1:])
+        terminals, truncations = np.zeros((2, vec.num_worlds), dtype=np.bool_)
+        if not chosen.all():  # what is not stepped stays as it was
+            observations[:] = tensordict[OBSERVATION].cpu().numpy().reshape(observations.shape)
+            terminals[:], truncations[:] = (_of_worlds(tensordict[flag]) for flag in _FLAGS[1:])
         for start, stop in _runs(chosen):
             rows = slice(start * agents, stop * agents)
             batch = vec.step(pairs[rows], slice(start, stop))
@@ -136,13 +138,13 @@ class TorchRLEnv(EnvBase):  # type: ignore[misc] # it is Any to a type checker, 
         terminals: npt.NDArray[np.bool_],
         truncations: npt.NDArray[np.bool_],
     ) -> TensorDictBase:
-        """Observations `[B * A, K, 3]` and flags `[B]` under their keys, copied."""
+        """Observations `[B * A, K, 3]`, which nobody else holds, and flags `[B]` under their keys."""
         agents = self.vec.agents_per_world
-        tokens = torch.tensor(observations, device=self.device).reshape(*self.batch_size, agents, -1, 3)
+        tokens = torch.from_numpy(observations).to(self.device).reshape(*self.batch_size, agents, -1, 3)
         flags = (terminals | truncations, terminals, truncations)
         shown = TensorDict(
             {
-                name: torch.tensor(flag[:, None], device=self.device)
+                name: torch.from_numpy(flag[:, None].copy()).to(self.device)
                 for name, flag in zip(_FLAGS, flags, strict=True)
             },
             batch_size=self.batch_size,
@@ -182,5 +184,7 @@ def _of_worlds(mask: torch.Tensor) -> npt.NDArray[np.bool_]:
 
 def _runs(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """The unbroken parts of a batch that are chosen: first and one past the last."""
+    if chosen.all():
+        return [(0, len(chosen))]
     edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
