@@ -37,15 +37,25 @@ def compile_all(capability: tuple[int, int]) -> dict[str, str]:
         compute_capability = capability
 
     dispatcher.get_current_device = lambda: Device  # it is only asked what it can do
+    from metta.mettagrid.engine.cuda import look_around, step_kernel
+
+    def look_kernel(rules: Any, state: Any, shared: Any, actions: Any) -> None:
+        look_around(
+            rules, state, shared, actions[0], cuda.blockIdx.x, cuda.threadIdx.x, cuda.blockDim.x, True
+        )
+
+    functions = {kernel.py_func: signature for kernel, signature in kernel_signatures().items()}
+    rules, state, _, shared, actions, *_ = functions[step_kernel.py_func]
+    functions[look_kernel] = rules, state, shared, actions
     compiled = {}
-    for kernel, signature in kernel_signatures().items():
+    for function, signature in functions.items():
         try:
-            ptx, _ = cuda.compile(kernel.py_func, signature, device=False, abi="numba", cc=capability)
+            ptx, _ = cuda.compile(function, signature, device=False, abi="numba", cc=capability)
         except Exception as error:
             if "NotFound" in type(error).__name__:
                 give_up(f"the compiler's libraries are missing: {str(error).splitlines()[0]}")
             raise
-        compiled[kernel.py_func.__name__] = ptx
+        compiled[function.__name__] = ptx
     return compiled
 
 
