@@ -101,6 +101,15 @@ def clip_range(make: Make) -> None:
         torch.testing.assert_close(clipped[name], gradient.clamp(-0.01, 0.01))
 
 
+def weight_clip(make: Make) -> None:
+    free, clipped = make(), make(weight_clip=0.05)
+    for agent in (free, clipped):
+        agent.after_update(1)
+    for (name, weight), other in zip(free.named_parameters(), clipped.parameters(), strict=True):
+        assert torch.equal(other, weight.clamp(-0.05, 0.05) if weight.ndim > 1 else weight), name
+    assert max(float(p.detach().abs().max()) for p in free.parameters() if p.ndim > 1) > 0.1
+
+
 def use_prev_action(make: Make) -> None:
     for use in (True, False):
         agent = make(use_prev_action=use)
@@ -210,6 +219,7 @@ SHARED: dict[str, Callable[[Make], None]] = {
     for demonstration in (
         bptt_horizon,
         clip_range,
+        weight_clip,
         use_prev_action,
         use_prev_reward,
         observation_types,

@@ -97,6 +97,7 @@ def of_same_weights(config: AgentModelConfig | AgentGraphConfig) -> list[Any]:
 SHARED: dict[str, Other] = {
     "bptt_horizon": other(2),
     "clip_range": other(0.001),
+    "weight_clip": other(0.05),
     "use_prev_action": other(False),
     "use_prev_reward": other(False),
     "observation_types": other(

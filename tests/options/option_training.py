@@ -24,6 +24,7 @@ from metta.rl.trainer_config import (
     OptimizerConfig,
     PPOConfig,
     PrioritizedExperienceReplayConfig,
+    ScheduleConfig,
     TrainerConfig,
     VTraceConfig,
 )
@@ -137,19 +138,19 @@ def looped(config: TrainerConfig) -> list[Any]:
     experience, agent_step = run.experience, 0
     for epoch in range(NUM_BATCHES):
         batch = rollout(experience, run.agent)
-        advantages = compute_advantage(
-            experience.values,
-            experience.rewards,
-            experience.dones,
-            torch.ones_like(experience.values),
-            torch.zeros_like(experience.values),
-            config.ppo.gamma,
-            config.ppo.gae_lambda,
-            truncation_values=experience.truncation_values,
-            bootstrap_values=experience.following_values(),
-        )
         losses = Losses()
         for _ in range(config.update_epochs):
+            advantages = compute_advantage(
+                experience.values,
+                experience.rewards,
+                experience.dones,
+                torch.ones_like(experience.values),
+                torch.zeros_like(experience.values),
+                config.ppo.gamma,
+                config.ppo.gae_lambda,
+                truncation_values=experience.truncation_values,
+                bootstrap_values=experience.following_values(),
+            )
             for minibatch in experience.minibatches(advantages, config, agent_step):
                 loss = process_minibatch_update(
                     run.agent,
@@ -196,6 +197,18 @@ def trained_with_ppo_alone(config: PPOConfig) -> list[Any]:
     return run.told()
 
 
+def scheduled(config: ScheduleConfig) -> list[Any]:
+    """Every number that can be scheduled, together."""
+    return trained(
+        TrainerConfig(**{**SIZES, "ppo": SCHEDULED, "schedules": dict.fromkeys(SCHEDULED, config)})
+    )
+
+
+def scheduled_in_the_loop(config: ScheduleConfig) -> list[Any]:
+    """The documented loop with the same."""
+    return looped(TrainerConfig(**{**SIZES, "ppo": SCHEDULED, "schedules": dict.fromkeys(SCHEDULED, config)}))
+
+
 def weights_at_first(config: InitialPolicyConfig) -> list[Any]:
     agent = load_initial_policy(config, "cpu", VecEnv(WORLD, 1).spec)
     return [] if agent is None else [p.detach().numpy().tobytes() for p in agent.parameters()]
@@ -215,6 +228,7 @@ EXPERIENCE = {
     "async_factor": other(1, 4),
     "forward_pass_minibatch_target_size": other(3),
 }
+SCHEDULED = {"ent_coef": 0.01, "clip_coef": 0.01, "vf_clip_coef": 0.01, "vf_coef": 0.01}
 KICKSTART: dict[str, Any] = {"teacher_uri": TEACHERS[0], "kickstart_steps": 80, "anneal_ratio": 0.5}
 
 PROBES: dict[Kind, Probe] = {
@@ -230,6 +244,7 @@ PROBES: dict[Kind, Probe] = {
             "lr_schedule": other("cosine"),
             "warmup_steps": other(128),
             "ppo": other(PPOConfig(gamma=0.5)),
+            "schedules": other({"ent_coef": ScheduleConfig(end=0.5)}),
             "optimizer": other(OptimizerConfig(learning_rate=0.01)),
             "prioritized_experience_replay": other(PrioritizedExperienceReplayConfig(prio_alpha=1)),
             "vtrace": other(None, VTraceConfig(vtrace_rho_clip=0.5)),
@@ -247,6 +262,7 @@ PROBES: dict[Kind, Probe] = {
             "gamma": other(0.5),
             "max_grad_norm": other(0, 0.01, max_grad_norm=0.001),
             "vf_clip_coef": other(0.0001),
+            "refresh_targets": other(True),
             "vf_coef": other(2.0),
             "l2_reg_loss_coef": other(1.0),
             "l2_init_loss_coef": other(1.0),
@@ -254,6 +270,16 @@ PROBES: dict[Kind, Probe] = {
             "clip_vloss": other(False, vf_clip_coef=0.0001),
             "target_kl": other(1e-6),
         },
+    ),
+    ScheduleConfig: Probe(
+        (scheduled, scheduled_in_the_loop),
+        {
+            "end": other(0.2),
+            "shape": other("cosine", "exponential"),
+            "start_at": other(0.05),
+            "end_at": other(0.5),
+        },
+        {"end": 0.5},
     ),
     OptimizerConfig: Probe(
         part("optimizer"),

@@ -238,9 +238,12 @@ def test_its_own_teacher_has_nothing_to_say(make_env, make_agent, make_experienc
         experience.mark_used()
 
 
-def test_the_coefficient_falls_at_the_end() -> None:
+def test_the_coefficient_falls_at_the_end(make_agent, save) -> None:
+    uri = save(make_agent())
+
     def at(ratio: float, *steps: int) -> list[float]:
-        kickstarter = Kickstarter(KickstartConfig(anneal_ratio=ratio, kickstart_steps=1000), "cpu")
+        config = KickstartConfig(teacher_uri=uri, anneal_ratio=ratio, kickstart_steps=1000)
+        kickstarter = Kickstarter(config, "cpu")
         return [kickstarter.coefficient(step) for step in steps]
 
     assert at(0.5, 0, 500, 600, 750, 999, 1000, 5000) == pytest.approx([1, 1, 0.8, 0.5, 0.002, 0, 0])

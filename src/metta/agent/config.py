@@ -43,6 +43,8 @@ class AgentSettings(Config):
         bptt_horizon: ticks after which the gradient through time is cut inside `evaluate`, counted from the
             start of the segment; what the network computes does not depend on it.
         clip_range: every element of every weight's gradient is clamped to plus or minus this; 0 = not at all.
+        weight_clip: after every update each element of a weight matrix or kernel is clamped to plus or minus this, which
+            keeps a network able to learn (Elsayed et al. 2024, arXiv:2407.01704); biases are free; 0 = not at all.
         use_prev_action: False hides the observer's last action and its argument.
         use_prev_reward: False hides the observer's last reward.
         observation_types: families of features that the network sees, of `OBSERVATION_TYPES`.
@@ -57,6 +59,7 @@ class AgentSettings(Config):
 
     bptt_horizon: int = Field(default=8, ge=1)
     clip_range: float = Field(default=0.0, ge=0.0)
+    weight_clip: float = Field(default=0.0, ge=0.0)
 
     use_prev_action: bool = True
     use_prev_reward: bool = True
@@ -114,4 +117,6 @@ class AgentModelConfig(AgentSettings):
                 f"lstm_layers is {self.lstm_layers} but forward_lstm is False, so there is no LSTM to stack; "
                 "leave lstm_layers at 1 or set forward_lstm to True."
             )
+        if not self.forward_lstm:
+            self.refuse_idle(("bptt_horizon",), "forward_lstm is False")
         return self

@@ -207,6 +207,8 @@ class AgentGraphConfig(AgentSettings):
     @model_validator(mode="after")
     def _whole(self) -> AgentGraphConfig:
         check_graph(self.components)
+        if self.core is None:
+            self.refuse_idle(("bptt_horizon",), "there is no LSTM among the components")
         return self
 
     @property

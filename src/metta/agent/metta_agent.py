@@ -308,6 +308,11 @@ class MettaAgent(nn.Module):
         """
         stats: dict[str, float] = {}
         config = self.config
+        if config.weight_clip:
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    if parameter.ndim > 1:
+                        parameter.clamp_(-config.weight_clip, config.weight_clip)
         if config.analyze_weights_interval and update_index % config.analyze_weights_interval == 0:
             stats = weight_statistics(dict(self.named_parameters()), self.reference, self._last_features)
         if (

@@ -262,6 +262,19 @@ class GameConfig(Config):
         return value
 
     @model_validator(mode="after")
+    def _used(self) -> Self:
+        if not self.diversity_bonus_enabled:
+            self.refuse_idle(("similarity_coef", "diversity_coef"), "diversity_bonus_enabled is False")
+        if self.max_steps == 0:
+            self.refuse_idle(("episode_truncates",), "max_steps is 0")
+        for item in ("ore_red", "battery_red", "heart"):
+            if item not in self.inventory_item_names and getattr(self, f"{item}_reward"):
+                self.refuse_idle((f"{item}_reward",), f"inventory_item_names has no {item}")
+        if "heart" not in self.inventory_item_names:
+            self.refuse_idle(("heart_max",), "inventory_item_names has no heart")
+        return self
+
+    @model_validator(mode="after")
     def _known_names(self) -> Self:
         unknown = sorted(set(self.reward_sharing_groups) - set(self.groups))
         if unknown:

@@ -297,6 +297,17 @@ class Experience(SegmentStorage):
             following_advantages=self._following(advantages).index_select(0, index).to(self.device),
         )
 
+    def update_values(self, indices: torch.Tensor, values: torch.Tensor) -> None:
+        """Put newer estimates in the place of those that some segments were collected with.
+
+        What was estimated of final observations, and of what follows the batch, stays.
+
+        Args:
+            indices: int64 `[B]` on the CPU.
+            values: float32 `[B, T]`.
+        """
+        self.values[indices.to(self.storage_device)] = values.detach().to(self.storage_device)
+
     def _following(self, advantages: torch.Tensor) -> torch.Tensor:
         """`[S]`: advantage of the step after each segment, 0 after the end of the batch."""
         return torch.cat([advantages[self.num_rows :, 0], torch.zeros_like(advantages[: self.num_rows, 0])])

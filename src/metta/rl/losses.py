@@ -157,7 +157,7 @@ def minibatch_losses(
         config: the terms and their weights.
         vtrace: None: the advantages stay as they are.
         kickstarter: adds what its teachers say; None: nothing.
-        experience: what the minibatch was drawn from; for the kickstarter.
+        experience: what the minibatch was drawn from; for the kickstarter, and with `refresh_targets` it keeps the values.
         agent_step: agent steps of the run so far; for the kickstarter.
     """
     out = policy.evaluate(minibatch.observations, minibatch.start_state, minibatch.dones, minibatch.actions)
@@ -179,6 +179,8 @@ def minibatch_losses(
     l2_reg = policy.l2_reg_loss() if config.l2_reg_loss_coef else zero
     l2_init = policy.l2_init_loss() if config.l2_init_loss_coef else zero
     loss = loss + config.l2_reg_loss_coef * l2_reg + config.l2_init_loss_coef * l2_init
+    if config.refresh_targets and experience is not None:
+        experience.update_values(minibatch.indices, out.values)
     fixed = log_ratio.detach()
     terms = {
         "policy_loss": policy_loss,
@@ -289,7 +291,8 @@ def process_minibatch_update(
 
     From the first call on, the batch counts as trained on: it can still be drawn from, and the next rollout replaces it.
     The terms, their weights and the advantages are those of `minibatch_losses`. Two fields of `trainer_cfg.ppo` are the
-    caller's: `max_grad_norm`, for the `Optimizer`, and `target_kl`, for `losses.exceeds`.
+    caller's: `max_grad_norm`, for the `Optimizer`, and `target_kl`, for `losses.exceeds`. With `refresh_targets` the caller
+    computes the advantages before each pass, not once.
 
     Args:
         policy: whose weights the graph leads to.
@@ -298,7 +301,7 @@ def process_minibatch_update(
         advantages: float32 `[segments, T]` of the whole batch. They take the place of those that the minibatch was drawn
             with; with `trainer_cfg.vtrace` they stand for what comes after each segment, and the segments' own are
             computed anew.
-        trainer_cfg: `ppo` and `vtrace` are read.
+        trainer_cfg: `ppo`, `schedules` and `vtrace` are read.
         kickstarter: adds what its teachers say; None: nothing.
         agent_step: agent steps of the run so far.
         losses: gets the terms.
@@ -319,7 +322,7 @@ def process_minibatch_update(
     result = minibatch_losses(
         policy,
         experience.with_advantages(minibatch, advantages),
-        trainer_cfg.ppo,
+        trainer_cfg.ppo_at(agent_step),
         vtrace=trainer_cfg.vtrace,
         kickstarter=kickstarter,
         experience=experience,

@@ -6,6 +6,7 @@ An unknown field is refused.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -50,6 +51,16 @@ class PPOConfig(Config):
     target_kl: float | None = Field(
         None, gt=0, description="No further update of a batch once the policy has moved this far from it."
     )
+    refresh_targets: bool = Field(
+        False,
+        description="Later passes over a batch start from advantages and value targets of the values as they are then.",
+    )
+
+    @model_validator(mode="after")
+    def _used(self) -> PPOConfig:
+        if not self.clip_vloss:
+            self.refuse_idle(("vf_clip_coef",), "clip_vloss is False")
+        return self
 
 
 class ExperienceConfig(Config):
@@ -141,6 +152,12 @@ class PrioritizedExperienceReplayConfig(Config):
         0.6, ge=0, le=1, description="beta at first; it rises to 1 at the end of the run."
     )
 
+    @model_validator(mode="after")
+    def _used(self) -> PrioritizedExperienceReplayConfig:
+        if self.prio_alpha == 0:
+            self.refuse_idle(("prio_beta0",), "prio_alpha is 0")
+        return self
+
 
 class VTraceConfig(Config):
     """How far the importance ratio counts (Espeholt et al. 2018, arXiv:1802.01561); see `compute_advantage`."""
@@ -183,6 +200,14 @@ class KickstartConfig(Config):
         default_factory=list, description="Teachers besides teacher_uri, with weights of their own."
     )
 
+    @model_validator(mode="after")
+    def _used(self) -> KickstartConfig:
+        if self.teacher_uri is None:
+            self.refuse_idle(("action_loss_coef", "value_loss_coef"), "teacher_uri is None")
+        if not self.teachers:
+            self.refuse_idle(("anneal_ratio", "kickstart_steps"), "there is no teacher")
+        return self
+
     @property
     def teachers(self) -> list[KickstartTeacherConfig]:
         """All of them."""
@@ -209,12 +234,59 @@ class InitialPolicyConfig(Config):
     )
     metric: str = Field("score", description="What is best: a number in the policies' metadata.")
 
+    @model_validator(mode="after")
+    def _used(self) -> InitialPolicyConfig:
+        if self.uri is None:
+            self.refuse_idle(("type", "metric"), "uri is None")
+        if self.type == "latest":
+            self.refuse_idle(("metric",), "type is 'latest'")
+        return self
+
 
 class TorchProfilerConfig(Config):
     """When a run profiles itself, and where; read by `TorchProfiler`."""
 
     interval_epochs: int = Field(0, ge=0, description="Between profiled epochs, as in `due`; 0 = never.")
     profile_dir: str = Field("", description='Folder of the profiles; "" is the current one.')
+
+
+Scheduled = Literal[
+    "clip_coef", "ent_coef", "vf_clip_coef", "vf_coef", "l2_reg_loss_coef", "l2_init_loss_coef"
+]
+"""The numbers of `PPOConfig` that may change while a run goes on."""
+
+
+class ScheduleConfig(Config):
+    """How a number of `PPOConfig` goes from its own value to another over a run."""
+
+    end: float = Field(ge=0, description="Where it goes.")
+    shape: Literal["linear", "cosine", "exponential"] = Field(
+        "linear", description="Of the way: even steps, slow at both ends, or even factors."
+    )
+    start_at: float = Field(0.0, ge=0, lt=1, description="Share of total_timesteps up to which it stays.")
+    end_at: float = Field(1.0, gt=0, le=1, description="Share of total_timesteps from which on it is there.")
+
+    @model_validator(mode="after")
+    def _goes_forward(self) -> ScheduleConfig:
+        if self.start_at >= self.end_at:
+            raise ValueError(
+                f"start_at={self.start_at:g} is not before end_at={self.end_at:g}: leave the number time to change."
+            )
+        return self
+
+    def at(self, start: float, progress: float) -> float:
+        """The number after a share of the run.
+
+        Args:
+            start: its own value.
+            progress: agent steps so far, in `total_timesteps`.
+        """
+        way = min(max((progress - self.start_at) / (self.end_at - self.start_at), 0.0), 1.0)
+        if self.shape == "exponential":
+            return float(start ** (1 - way) * self.end**way)
+        if self.shape == "cosine":
+            way = 0.5 * (1 - math.cos(math.pi * way))
+        return start + (self.end - start) * way
 
 
 class TrainerConfig(ExperienceConfig):
@@ -231,6 +303,9 @@ class TrainerConfig(ExperienceConfig):
     warmup_steps: int = Field(0, ge=0, description="Agent steps over which the rate first rises.")
 
     ppo: PPOConfig = PPOConfig()
+    schedules: dict[Scheduled, ScheduleConfig] = Field(
+        default_factory=dict, description="What of `ppo` changes over the run, by its name."
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     simulation: SimulationConfig = SimulationConfig()
@@ -241,6 +316,44 @@ class TrainerConfig(ExperienceConfig):
     kickstart: KickstartConfig = KickstartConfig()
     initial_policy: InitialPolicyConfig = InitialPolicyConfig()
     profiler: TorchProfilerConfig = TorchProfilerConfig()
+
+    @model_validator(mode="after")
+    def _schedules_fit(self) -> TrainerConfig:
+        if not self.anneal_lr:
+            self.refuse_idle(("lr_schedule", "warmup_steps"), "anneal_lr is False")
+        if self.warmup_steps >= self.total_timesteps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} is the whole run of total_timesteps={self.total_timesteps}: warm up for "
+                "less."
+            )
+        for name, schedule in self.schedules.items():
+            start = getattr(self.ppo, name)
+            if schedule.shape == "exponential" and 0 in (start, schedule.end):
+                raise ValueError(
+                    f"the schedule of {name} goes from {start:g} to {schedule.end:g} by even factors, which 0 has none of: take "
+                    "a shape of 'linear' or 'cosine', or a small number for 0."
+                )
+            if name in ("clip_coef", "vf_clip_coef") and schedule.end == 0:
+                raise ValueError(
+                    f"the schedule of {name} ends at 0, where nothing could be learned: end above 0."
+                )
+            if name == "vf_clip_coef" and not self.ppo.clip_vloss:
+                raise ValueError(
+                    "ppo.clip_vloss is False, so a schedule of vf_clip_coef would change nothing: drop it."
+                )
+        return self
+
+    def ppo_at(self, agent_step: int) -> PPOConfig:
+        """`ppo` with the numbers that its `schedules` give for a time; `train_ppo` and `process_minibatch_update` use it.
+
+        Args:
+            agent_step: agent steps of the run so far.
+        """
+        if not self.schedules:
+            return self.ppo
+        progress = agent_step / self.total_timesteps
+        numbers = {str(name): s.at(getattr(self.ppo, name), progress) for name, s in self.schedules.items()}
+        return self.ppo.model_copy(update=numbers)
 
 
 def _nearest_multiple(number: int, of: int) -> int:

@@ -40,9 +40,10 @@ def train_ppo(
         experience: filled by `rollout`; its next rollout replaces the batch.
         ppo_config: the terms and their weights; None: those of `trainer_cfg`, or the defaults.
         update_epochs: passes over the batch; None: as the experience's config says, which is 1 unless set.
-        trainer_cfg: its `vtrace` and `prioritized_experience_replay` are applied; None: neither, which is plain PPO.
+        trainer_cfg: its `vtrace` and `prioritized_experience_replay` are applied, and its `schedules` where `ppo_config` is
+            None; None: none of them, which is plain PPO.
         kickstarter: adds what its teachers say; None: nothing.
-        agent_step: agent steps of the run so far, the clock of prioritised replay and of the kickstarter.
+        agent_step: agent steps of the run so far, the clock of schedules, prioritised replay and the kickstarter.
 
     Returns:
         Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `l2_reg_loss`, `l2_init_loss`,
@@ -56,7 +57,7 @@ def train_ppo(
         FloatingPointError: batch, policy, loss or gradient are not finite, in this process or another that trains with it;
             that update is not applied.
     """
-    config = ppo_config or (PPOConfig() if trainer_cfg is None else trainer_cfg.ppo)
+    config = ppo_config or (PPOConfig() if trainer_cfg is None else trainer_cfg.ppo_at(agent_step))
     epochs = experience.config.update_epochs if update_epochs is None else update_epochs
     if epochs < 1:
         raise ValueError(f"update_epochs={epochs}; train for at least 1 pass over the batch.")
@@ -74,6 +75,8 @@ def train_ppo(
     epoch, stopped = 0, False
     while epoch < epochs and not stopped:
         epoch += 1
+        if config.refresh_targets and epoch > 1:
+            advantages = compute_advantages(experience, config.gamma, config.gae_lambda)
         for minibatch in experience.minibatches(advantages, trainer_cfg, agent_step):
             result = minibatch_losses(
                 agent,
