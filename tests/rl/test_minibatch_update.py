@@ -422,3 +422,73 @@ def test_processes_refuse_a_broken_loss_together(make_env, make_agent, make_expe
 
     Ranks(monkeypatch, 2).run(train)
     assert sorted("in another process" in message for message in messages) == [False, True]
+
+
+# --- the whole loss against its definition ---------------------------------------------------------------------
+
+
+@torch.no_grad()
+def loss_by_definition(agent, experience, minibatch, advantages, config) -> float:
+    """V-trace, PPO's term, the clipped value loss and the entropy, in double precision and step by step."""
+    ppo, vtrace = config.ppo, config.vtrace
+    out = agent.evaluate(minibatch.observations, minibatch.start_state, minibatch.dones, minibatch.actions)
+    new_values, entropies = out.values.double(), out.entropies.double()
+    ratio = (out.logprobs.double() - minibatch.logprobs.double()).exp()
+    corrected = torch.zeros_like(ratio)
+    rows, horizon = experience.num_rows, experience.horizon
+    for i, segment in enumerate(minibatch.indices.tolist()):
+        later = segment + rows
+        goes_on = later < experience.num_segments
+        if goes_on:
+            value_after, advantage = float(experience.values[later, 0]), float(advantages[later, 0])
+        else:
+            value_after, advantage = float(experience.bootstrap_values()[segment % rows]), 0.0
+        for t in reversed(range(horizon)):
+            if experience.terminals[segment, t] or experience.truncations[segment, t]:
+                after, reach = float(experience.truncation_values[segment, t]), 0.0
+            else:
+                after = float(experience.values[segment, t + 1]) if t + 1 < horizon else value_after
+                reach = ppo.gamma * ppo.gae_lambda * min(float(ratio[i, t]), vtrace.vtrace_c_clip)
+            surprise = float(experience.rewards[segment, t]) + ppo.gamma * after
+            surprise -= float(experience.values[segment, t])
+            advantage = min(float(ratio[i, t]), vtrace.vtrace_rho_clip) * surprise + reach * advantage
+            corrected[i, t] = advantage
+    old_values = minibatch.values.double()
+    targets = corrected + old_values
+    shifted = corrected - corrected.mean()
+    normal = shifted / (shifted.pow(2).mean().sqrt() + 1e-8)
+    near = ratio.clamp(1 - ppo.clip_coef, 1 + ppo.clip_coef)
+    policy = -torch.minimum(ratio * normal, near * normal).mean()
+    clipped = old_values + (new_values - old_values).clamp(-ppo.vf_clip_coef, ppo.vf_clip_coef)
+    value = 0.5 * torch.maximum((new_values - targets) ** 2, (clipped - targets) ** 2).mean()
+    return float(policy + ppo.vf_coef * value - ppo.ent_coef * entropies.mean())
+
+
+def plain_advantages(minibatch, *rest) -> torch.Tensor:
+    """As if the corrected advantages were computed and then forgotten."""
+    return minibatch.advantages
+
+
+def without_what_follows(minibatch, *rest) -> torch.Tensor:
+    """As if the episode always ended with the segment."""
+    zeros = torch.zeros_like(minibatch.following_values)
+    cut = replace(minibatch, following_values=zeros, following_advantages=zeros)
+    return vtrace_advantages(cut, *rest)
+
+
+def ratio_upside_down(minibatch, ratio, *rest) -> torch.Tensor:
+    return vtrace_advantages(minibatch, 1 / ratio, *rest)
+
+
+@pytest.mark.parametrize("fault", [None, plain_advantages, without_what_follows, ratio_upside_down])
+def test_the_loss_is_that_of_the_definition(collected, monkeypatch, fault) -> None:
+    agent, experience = collected
+    advantages = compute_advantages(experience, PPO.gamma, PPO.gae_lambda)
+    moved(agent)
+    config = trainer_config(experience, vtrace=VTraceConfig(vtrace_rho_clip=1.3, vtrace_c_clip=0.8))
+    minibatch = experience.minibatch(torch.tensor([0, 3, 17, 40, 56, 63]), advantages)
+    expected = loss_by_definition(agent, experience, minibatch, advantages, config)
+    if fault is not None:
+        monkeypatch.setattr("metta.rl.losses.vtrace_advantages", fault)
+    got = float(update(agent, experience, minibatch, advantages, config).detach())
+    assert (abs(got - expected) < 1e-5 * abs(expected) + 1e-6) == (fault is None), (got, expected)
