@@ -32,6 +32,8 @@ from metta.rl.update import train_ppo
 from option_schema import Kind, Probe, Refused, other
 from tiny_run import NETWORK, SIZES, WORLD
 
+FAST = {**SIZES, "optimizer": OptimizerConfig(learning_rate=0.03)}
+"""So fast that what holds updates back has something to hold."""
 NUM_BATCHES = 2
 TEACHERS = ("teacher_a.pt", "teacher_b.pt")
 
@@ -181,10 +183,10 @@ def part(name: str) -> tuple[Any, Any]:
     """Both runs with one part of the configuration."""
 
     def trained_with(config: Any) -> list[Any]:
-        return trained(TrainerConfig(**{**SIZES, name: config}))
+        return trained(TrainerConfig(**{**FAST, name: config}))
 
     def looped_with(config: Any) -> list[Any]:
-        return looped(TrainerConfig(**{**SIZES, name: config}))
+        return looped(TrainerConfig(**{**FAST, name: config}))
 
     return trained_with, looped_with
 
@@ -193,7 +195,7 @@ def trained_with_ppo_alone(config: PPOConfig) -> list[Any]:
     """`train_ppo` as the typed document calls it."""
     run = Run(TrainerConfig(**SIZES))
     rollout(run.experience, run.agent)
-    train_ppo(run.agent, make_optimizer(run.agent), run.experience, config)
+    train_ppo(run.agent, make_optimizer(run.agent, FAST["optimizer"]), run.experience, config)
     return run.told()
 
 
@@ -267,7 +269,7 @@ PROBES: dict[Kind, Probe] = {
             "l2_reg_loss_coef": other(1.0),
             "l2_init_loss_coef": other(1.0),
             "norm_adv": other(False),
-            "clip_vloss": other(False, vf_clip_coef=0.0001),
+            "clip_vloss": other(False),
             "target_kl": other(1e-6),
         },
     ),
@@ -300,7 +302,7 @@ PROBES: dict[Kind, Probe] = {
     KickstartConfig: Probe(
         part("kickstart"),
         {
-            "teacher_uri": other(TEACHERS[1], None),
+            "teacher_uri": other(TEACHERS[1], None, additional_teachers=[{"teacher_uri": TEACHERS[1]}]),
             "action_loss_coef": other(0.5),
             "value_loss_coef": other(0.5),
             "anneal_ratio": other(0.9),
