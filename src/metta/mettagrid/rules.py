@@ -192,8 +192,11 @@ def window_tables(rule: RuleTable, stride: int) -> dict[str, Any]:
     """
     cells = rule.tables["window"]
     height, width = rule.spec.obs_height, rule.spec.obs_width
+    window = np.zeros((len(cells), cols.WINDOW_COLUMNS), np.int64)
+    window[:, cols.DISTANCE] = cells[:, 0] * stride + cells[:, 1]
     every_third = np.zeros((len(cells), cols.SHORT_LOOK_BYTES), np.uint8)
     every_third[:, ::3] = cells[:, 2:]
+    window[:, cols.LOCATIONS :] = every_third.view("<i8")
     parts = _window_parts(height, width)
     low = (width + 1) // 2
     halves = (range(low), range(low, width))
@@ -207,11 +210,7 @@ def window_tables(rule: RuleTable, stride: int) -> dict[str, Any]:
         bits = np.arange(2 ** len(half))
         has_cell = bits >> half.index(col) & 1 == 1
         ranks[part, row + height // 2, first + bits[has_cell], word] |= 1 << bit
-    return {
-        "window": np.stack([cells[:, 0] * stride + cells[:, 1], cells[:, 2]], axis=1).astype(np.int32),
-        "locations": every_third.view("<i8"),
-        "ranks": ranks.reshape(parts * height, *ranks.shape[2:]),
-    }
+    return {"window": window, "ranks": ranks.reshape(parts * height, *ranks.shape[2:])}
 
 
 def _window_parts(height: int, width: int) -> int:

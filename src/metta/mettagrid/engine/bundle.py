@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -149,56 +149,77 @@ class BundleArrayType(types.Array):
     """
 
     def __init__(self, kind: Array) -> None:
-        self.columns = kind.columns
+        self.kind = kind
         dtype = numpy_support.from_dtype(np.dtype(kind.dtype))
         super().__init__(dtype, kind.ndim, "C", name=f"{kind}")
 
     @property
     def key(self) -> Any:
         """What makes two such types equal."""
-        return *super().key, self.columns
+        return *super().key, self.kind
 
     @property
     def mangling_args(self) -> Any:
         """What tells functions of such arrays apart."""
         name, args = super().mangling_args
-        return name, [*args, str(self.columns)]
+        return name, [*args, str(self.kind.columns)]
+
+    def copy(self, dtype: Any = None, ndim: Any = None, layout: Any = None, readonly: Any = None) -> Any:
+        """The type of a part of such an array: Numba asks for it where some of the indices are given."""
+        if ndim is not None and layout == "C":
+            return BundleArrayType(replace(self.kind, ndim=ndim))
+        return super().copy(dtype, ndim, layout, readonly)
 
 
 register_model(BundleArrayType)(models.ArrayModel)
 
 
-def _is_element(array: BundleArrayType, indices: Any) -> bool:
-    return len(indices) == array.ndim and all(isinstance(index, types.Integer) for index in indices)
-
-
 def _element(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """The address of an element."""
-    array = context.make_array(signature.args[0])(context, builder, args[0])
-    strides = cgutils.unpack_tuple(builder, array.strides)
-    indices = cgutils.unpack_tuple(builder, args[1])
+    """The address of an element, or None if the indices do not name one."""
+    array_type, index_type = signature.args[:2]
+    index_types = index_type.types if isinstance(index_type, types.BaseTuple) else (index_type,)
+    if len(index_types) != array_type.ndim or not all(
+        isinstance(kind, types.Integer) for kind in index_types
+    ):
+        return None
+    indices = cgutils.unpack_tuple(builder, args[1]) if isinstance(index_type, types.BaseTuple) else [args[1]]
+    places = [
+        context.cast(builder, index, kind, types.intp)
+        for index, kind in zip(indices, index_types, strict=True)
+    ]
+    return element_address(context, builder, array_type, args[0], places)
+
+
+def element_address(context: Any, builder: Any, array_type: Any, array: Any, places: Any) -> Any:
+    """Generate the address of an element of an array, or of a part of it where fewer indices are given."""
+    opened = context.make_array(array_type)(context, builder, array)
     offset = context.get_constant(types.intp, 0)
-    for index, index_type, stride in zip(indices, signature.args[1].types, strides, strict=True):
-        place = context.cast(builder, index, index_type, types.intp)
+    for place, stride in zip(places, cgutils.unpack_tuple(builder, opened.strides), strict=False):
         offset = builder.add(offset, builder.mul(place, stride, flags=["nsw"]), flags=["nsw"])
-    return cgutils.pointer_add(builder, array.data, offset)
+    return cgutils.pointer_add(builder, opened.data, offset)
 
 
 @lower_builtin(operator.getitem, BundleArrayType, types.BaseTuple)
+@lower_builtin(operator.getitem, BundleArrayType, types.Integer)
 def _get_item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    array, indices = signature.args
-    if not _is_element(array, indices.types):
-        return arrayobj.getitem_array_tuple(context, builder, signature, args)
-    return arrayobj.load_item(context, builder, array, _element(context, builder, signature, args))
+    array, index = signature.args
+    element = _element(context, builder, signature, args)
+    if element is None:
+        whole = isinstance(index, types.BaseTuple)
+        get = arrayobj.getitem_array_tuple if whole else arrayobj.getitem_arraynd_intp
+        return get(context, builder, signature, args)
+    return arrayobj.load_item(context, builder, array, element)
 
 
 @lower_builtin(operator.setitem, BundleArrayType, types.BaseTuple, types.Any)
+@lower_builtin(operator.setitem, BundleArrayType, types.Integer, types.Any)
 def _set_item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    array, indices, value = signature.args
-    if not _is_element(array, indices.types):
+    array, _, value = signature.args
+    element = _element(context, builder, signature, args)
+    if element is None:
         return arrayobj.setitem_array(context, builder, signature, args)
     stored = context.cast(builder, args[2], value, array.dtype)
-    arrayobj.store_item(context, builder, array, stored, _element(context, builder, signature, args))
+    arrayobj.store_item(context, builder, array, stored, element)
     return None
 
 

@@ -43,7 +43,11 @@ def rule(function: Function) -> Function:
     Numba would compile it anew for every width of integer and every constant that it is called with; all integers
     are passed as int64 instead, which halves the time that compiling takes.
     """
-    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    options: dict[str, Any] = {
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "forceinline": True,
+    }  # Python never calls it
     compiled: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if not is_interpreted():
         resolve = compiled.get_call_template

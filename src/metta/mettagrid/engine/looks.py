@@ -32,6 +32,7 @@ from metta.mettagrid.engine.state import (
     OBJECT,
     OBJECT_COLOR,
     OUTPUT,
+    PADDING_WORD,
     PHASE,
     RULE,
     S_NUM_ITEMS,
@@ -54,10 +55,7 @@ def pack_token(feature: int, value: int) -> int:
 @rule
 def put_token(state: State, w: int, code: int, length: int, feature: int, value: int) -> int:
     """Append a token to a look; returns the new length."""
-    at = LOOK_HEAD + 3 * length
-    state.looks[w, code, at] = 0
-    state.looks[w, code, at + 1] = feature
-    state.looks[w, code, at + 2] = value & 255
+    write_word(state.looks[w, code], LOOK_HEAD + 3 * length, pack_token(feature, value) | PADDING_WORD)
     return length + 1
 
 
@@ -66,7 +64,7 @@ def finish_look(state: State, w: int, code: int, length: int) -> None:
     """Note how many tokens a look has, and clear what is read of it in any case."""
     state.looks[w, code, 0] = length
     for at in range(LOOK_HEAD + 3 * length, LOOK_HEAD + SHORT_LOOK_BYTES, 8):
-        write_word(state.looks, w, code, at, -1)
+        write_word(state.looks[w, code], at, -1)
 
 
 @rule

@@ -216,14 +216,21 @@ OBJECT_COLUMNS = 9
 # Last index of Rules.recipes: amounts, 0 for items that are not named.
 INPUT, OUTPUT = 0, 1
 
+# Columns of Rules.window.
+DISTANCE = 0  # from the observer's cell in the grid
+LOCATIONS = 4  # four words: the location byte in every third of 32 bytes
+WINDOW_COLUMNS = 8  # a cache line
+
 # Observation features, by id.
 F_TYPE, F_GROUP, F_HP, F_FROZEN, F_FACING, F_COLOR, F_CONVERTING, F_SWAPPABLE = range(8)
 F_COMPLETION, F_LAST_ACTION, F_LAST_ARG, F_LAST_REWARD, F_GLYPH, F_RESOURCES, F_ITEMS = range(8, 15)
 
 PADDING = 255
+PADDING_WORD = -1 << 24  # what follows a token in a word
 LOOK_HEAD = 8  # bytes of a look before its tokens
 SHORT_LOOK = 10  # tokens of a look that are copied without asking how many there are
 SHORT_LOOK_BYTES = 32  # which takes four words
+LONG_LOOK_BYTES = 24  # longer looks are copied in such steps, which is a whole number of words and of tokens
 RANK_BITS = 63  # cells of a window per word of Rules.ranks; one bit less than there are keeps words positive
 MAX_COUNT = 255  # items that a converter can hold of a kind
 
@@ -233,12 +240,7 @@ class Rules(NamedTuple):
 
     scalars: Annotated[Ints, Array("int32", 2, SCALARS)]  # [R, SCALARS]
     reals: Annotated[Floats, Array("float32", 2, 3)]  # [R, 3]
-    window: Annotated[
-        Ints, Array("int32", 3, 2)
-    ]  # [windows, cells, 2] distance from the observer in the grid, location byte
-    locations: Annotated[
-        Longs, Array("int64", 3, 4)
-    ]  # [windows, cells, 4] the location in every third of 32 bytes
+    window: Annotated[Longs, Array("int64", 3, WINDOW_COLUMNS)]  # [windows, cells, WINDOW_COLUMNS]
     ranks: Annotated[Longs, Array("int64", 4, 2)]  # [windows, parts * rows, bits, 2] see `window_tables`
     actions: Annotated[Ints, Array("int32", 3, ACTION_COLUMNS)]  # [R, actions, ACTION_COLUMNS]
     action_items: Int4  # [R, actions, 3, I]
@@ -321,4 +323,4 @@ def allocate(shape: dict[str, int]) -> State:
 
 def look_size(tokens: int) -> int:
     """Bytes of a look of so many tokens; words of padding may reach beyond the tokens."""
-    return LOOK_HEAD + max(SHORT_LOOK_BYTES + 8, -(-3 * tokens // 8) * 8)
+    return LOOK_HEAD + max(SHORT_LOOK_BYTES, 3 * tokens) // 8 * 8 + SHORT_LOOK_BYTES

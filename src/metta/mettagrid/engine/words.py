@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
+from metta.mettagrid.engine.bundle import element_address
 from metta.mettagrid.engine.compile import Function, is_interpreted
 from metta.mettagrid.engine.state import Bytes, Longs
 
@@ -45,77 +46,45 @@ def lowest_bit(word: int) -> int:
 
 
 def _copy_words(
-    typing_context: Any,
-    source: Any,
-    i: Any,
-    j: Any,
-    start: Any,
-    masks: Any,
-    k: Any,
-    m: Any,
-    target: Any,
-    p: Any,
-    q: Any,
-    at: Any,
+    typing_context: Any, source: Any, i: Any, start: Any, masks: Any, j: Any, first: Any, target: Any, at: Any
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        words = ir.VectorType(ir.IntType(64), 4)
+        words = ir.VectorType(ir.IntType(64), 4).as_pointer()
 
-        def vector(first: int, count: int) -> Any:
-            pointer = _pointer(context, builder, signature.args[first], args[first : first + count + 1])
-            return builder.bitcast(pointer, words.as_pointer())
+        def vector(array: int, *places: Any) -> Any:
+            address = element_address(context, builder, signature.args[array], args[array], places)
+            return builder.bitcast(address, words)
 
-        copied = builder.or_(builder.load(vector(0, 3), align=8), builder.load(vector(4, 2), align=8))
-        builder.store(copied, vector(7, 3), align=1)
+        held = builder.load(vector(0, args[1], args[2]), align=8)
+        mask = builder.load(vector(3, args[4], args[5]), align=8)
+        builder.store(builder.or_(held, mask), vector(6, args[7]), align=1)
         return context.get_dummy_value()
 
     word = types.int64
-    return types.void(source, word, word, word, masks, word, word, target, word, word, word), generate
+    return types.void(source, word, word, masks, word, word, target, word), generate
 
 
 @compiled_as(_copy_words)
 def copy_words(
-    source: Bytes,
-    i: int,
-    j: int,
-    start: int,
-    masks: Longs,
-    k: int,
-    m: int,
-    target: Bytes,
-    p: int,
-    q: int,
-    at: int,
+    source: Bytes, i: int, start: int, masks: Longs, j: int, first: int, target: Bytes, at: int
 ) -> None:
-    """Write 32 bytes from byte `start` of `source[i, j]`, or-ed with `masks[k, m]`, from byte `at` of `target[p, q]` on."""
-    target[p, q, at : at + 32] = source[i, j, start : start + 32] | masks[k, m].view(np.uint8)
+    """Write 32 bytes over `target` from byte `at` on: those of `source[i]` from byte `start` on, or-ed with 4 masks.
+
+    The masks are the words of `masks[j]` from word `first` on. `start` and the size of a row are whole words.
+    """
+    target[at : at + 32] = source[i, start : start + 32] | masks[j, first : first + 4].view(np.uint8)
 
 
-def _write_word(typing_context: Any, rows: Any, i: Any, j: Any, at: Any, word: Any) -> Any:
+def _write_word(typing_context: Any, target: Any, at: Any, word: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[4], _word_pointer(context, builder, signature, args), align=1)
+        address = element_address(context, builder, signature.args[0], args[0], args[1:2])
+        builder.store(args[2], builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(rows, types.int64, types.int64, types.int64, types.int64), generate
+    return types.void(target, types.int64, types.int64), generate
 
 
 @compiled_as(_write_word)
-def write_word(rows: Bytes, i: int, j: int, at: int, word: int) -> None:
-    """Write a word over the 8 bytes from byte `at` of `rows[i, j]` on."""
-    rows[i, j, at : at + 8] = np.array([word], "<i8").view(np.uint8)
-
-
-def _word_pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Where the arguments (rows, i, j, at) of a function point, as an address of a word."""
-    byte = _pointer(context, builder, signature.args[0], args[:4])
-    return builder.bitcast(byte, ir.IntType(64).as_pointer())
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, args: Any) -> Any:
-    """The address of an element or row of the array `args[0]`; the rest are its indices."""
-    array = context.make_array(array_type)(context, builder, args[0])
-    strides = cgutils.unpack_tuple(builder, array.strides)
-    offset = context.get_constant(types.intp, 0)
-    for index, stride in zip(args[1:], strides, strict=False):
-        offset = builder.add(offset, builder.mul(index, stride, flags=["nsw"]), flags=["nsw"])
-    return cgutils.pointer_add(builder, array.data, offset)
+def write_word(target: Bytes, at: int, word: int) -> None:
+    """Write a word over 8 bytes of `target` from byte `at` on."""
+    target[at : at + 8] = np.array([word], "<i8").view(np.uint8)
