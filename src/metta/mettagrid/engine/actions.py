@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.converters import change_stock
 from metta.mettagrid.engine.grid import (
     agent_in,
@@ -87,7 +87,7 @@ from metta.mettagrid.engine.state import (
 ONE = np.float32(1)
 
 
-@rule
+@hot_rule
 def perform(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> bool:
     """Let an agent do one valid action: frozen agents thaw, others need the items, succeed or fail."""
     agents = state.agents
@@ -116,13 +116,13 @@ def perform(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -
     return success
 
 
-@rule
+@hot_rule
 def punish(rules: Rules, state: State, w: int, a: int) -> None:
     """Subtract an agent's failure penalty from its reward."""
     state.values[REWARD, w, a] -= rules.group_reals[state.worlds[w, RULE], state.agents[w, a, GROUP], PENALTY]
 
 
-@rule
+@hot_rule
 def act(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> bool:
     """Do what the action's kind says."""
     kind = rules.actions[state.worlds[w, RULE], action, KIND]
@@ -145,7 +145,7 @@ def act(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> bo
     return bool(kind == NOOP)
 
 
-@rule
+@hot_rule
 def move(rules: Rules, state: State, w: int, a: int, arg: int) -> bool:
     """One cell forwards, or backwards with argument 1, if nothing is there; the facing stays."""
     direction = int(state.agents[w, a, FACING])
@@ -160,7 +160,7 @@ def move(rules: Rules, state: State, w: int, a: int, arg: int) -> bool:
     return True
 
 
-@rule
+@hot_rule
 def rotate(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> bool:
     """Face the direction that the argument names, or turn by what the action says."""
     r = state.worlds[w, RULE]
@@ -178,7 +178,7 @@ def rotate(rules: Rules, state: State, w: int, a: int, action: int, arg: int) ->
     return True
 
 
-@rule
+@hot_rule
 def turned(facing: int, quarters: int) -> int:
     """The direction after some quarter turns clockwise."""
     for _ in range(quarters):

@@ -176,13 +176,15 @@ register_model(BundleArrayType)(models.ArrayModel)
 
 def _element(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """The address of an element, or None if the indices do not name one."""
-    array_type, index_type = signature.args[:2]
-    index_types = index_type.types if isinstance(index_type, types.BaseTuple) else (index_type,)
+    array_type: Any = signature.args[0]
+    index_type: Any = signature.args[1]
+    several = isinstance(index_type, types.BaseTuple)
+    index_types = list(index_type) if several else [index_type]
     if len(index_types) != array_type.ndim or not all(
         isinstance(kind, types.Integer) for kind in index_types
     ):
         return None
-    indices = cgutils.unpack_tuple(builder, args[1]) if isinstance(index_type, types.BaseTuple) else [args[1]]
+    indices = cgutils.unpack_tuple(builder, args[1]) if several else [args[1]]
     places = [
         context.cast(builder, index, kind, types.intp)
         for index, kind in zip(indices, index_types, strict=True)

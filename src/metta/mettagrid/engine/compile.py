@@ -43,12 +43,20 @@ def rule(function: Function) -> Function:
     Numba would compile it anew for every width of integer and every constant that it is called with; all integers
     are passed as int64 instead, which halves the time that compiling takes.
     """
-    options: dict[str, Any] = {
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-        "forceinline": True,
-    }  # Python never calls it
-    compiled: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
+    return _compiled_rule(function, inline=False)
+
+
+def hot_rule(function: Function) -> Function:
+    """As `rule`, for the functions of every step: compiled into its callers, which spares the call.
+
+    A step takes a quarter less time for it, and compiling more; so what is rare, or long, stays a call.
+    """
+    return _compiled_rule(function, inline=True)
+
+
+def _compiled_rule(function: Function, inline: bool) -> Function:
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # Python never calls it
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", forceinline=inline, **options)(function)
     if not is_interpreted():
         resolve = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: resolve(tuple(map(_widened, args)), kws)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 
 _LN2 = 6.93147180559945286227e-01
 _LN2_HIGH = (
@@ -23,13 +23,13 @@ _SMALLEST = -708.0  # below this the result would not be a normal number
 _SERIES = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 
 
-@rule
+@hot_rule
 def times(x: np.float32, y: np.float32) -> np.float32:
     """The product of two float32, rounded."""
     return x * y
 
 
-@rule
+@hot_rule
 def times64(x: float, y: float) -> float:
     """The product of two float64, rounded."""
     return x * y

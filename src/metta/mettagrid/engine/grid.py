@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.state import (
     COL,
     DOWN,
@@ -20,20 +20,20 @@ from metta.mettagrid.engine.state import (
 )
 
 
-@rule
+@hot_rule
 def cell_at(state: State, w: int, row: int, col: int) -> int:
     """The position of a map cell in the grid of a world."""
     margin = int(state.worlds[w, MARGIN])
     return (row + margin) * int(state.worlds[w, STRIDE]) + col + margin
 
 
-@rule
+@hot_rule
 def agent_cell(state: State, w: int, a: int) -> int:
     """The cell in which an agent stands."""
     return cell_at(state, w, int(state.agents[w, a, ROW]), int(state.agents[w, a, COL]))
 
 
-@rule
+@hot_rule
 def row_of_step(direction: int) -> int:
     """Rows that one step in a direction covers."""
     if direction == UP:
@@ -41,7 +41,7 @@ def row_of_step(direction: int) -> int:
     return 1 if direction == DOWN else 0
 
 
-@rule
+@hot_rule
 def col_of_step(direction: int) -> int:
     """Columns that one step in a direction covers."""
     if direction == LEFT:
@@ -49,19 +49,19 @@ def col_of_step(direction: int) -> int:
     return 1 if direction == RIGHT else 0
 
 
-@rule
+@hot_rule
 def clamped_row(state: State, w: int, row: int) -> int:
     """The nearest row of the map."""
     return min(max(row, 0), int(state.worlds[w, HEIGHT]) - 1)
 
 
-@rule
+@hot_rule
 def clamped_col(state: State, w: int, col: int) -> int:
     """The nearest column of the map."""
     return min(max(col, 0), int(state.worlds[w, WIDTH]) - 1)
 
 
-@rule
+@hot_rule
 def cell_ahead(state: State, w: int, a: int, direction: int) -> int:
     """The cell next to an agent, or its own where the map ends."""
     row = clamped_row(state, w, int(state.agents[w, a, ROW]) + row_of_step(direction))
@@ -69,21 +69,21 @@ def cell_ahead(state: State, w: int, a: int, direction: int) -> int:
     return cell_at(state, w, row, col)
 
 
-@rule
+@hot_rule
 def agent_in(state: State, w: int, cell: int) -> int:
     """The agent in a cell, or -1."""
     code = int(state.cells[w, cell])
     return code - 1 if code <= state.worlds[w, NUM_AGENTS] else -1
 
 
-@rule
+@hot_rule
 def converter_in(state: State, w: int, cell: int) -> int:
     """The converter in a cell, or -1."""
     c = int(state.cells[w, cell]) - int(state.worlds[w, NUM_AGENTS]) - 1
     return c if 0 <= c < state.worlds[w, NUM_CONVERTERS] else -1
 
 
-@rule
+@hot_rule
 def wall_in(state: State, w: int, cell: int) -> int:
     """The kind of the wall in a cell, or -1."""
     kind = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.exact import times
 from metta.mettagrid.engine.state import (
     CAP,
@@ -58,7 +58,7 @@ def change_items(rules: Rules, state: State, w: int, a: int, item: int, delta: i
     return change
 
 
-@rule
+@hot_rule
 def holds_required_items(rules: Rules, state: State, w: int, a: int, action: int) -> bool:
     """Whether an agent holds what an action requires.
 

@@ -6,7 +6,7 @@ The tokens of a thing are in the order in which observations show them.
 
 from __future__ import annotations
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.state import (
     CHANGED,
     COLOR,
@@ -26,6 +26,7 @@ from metta.mettagrid.engine.state import (
     GROUP_ID,
     IDLE,
     INPUT,
+    LONG_LOOK_BYTES,
     LOOK_HEAD,
     NUM_AGENTS,
     NUM_CONVERTERS,
@@ -37,6 +38,7 @@ from metta.mettagrid.engine.state import (
     RULE,
     S_NUM_ITEMS,
     S_RECIPES,
+    SHORT_LOOK,
     SHORT_LOOK_BYTES,
     SWAPPABLE,
     TYPE_ID,
@@ -46,13 +48,13 @@ from metta.mettagrid.engine.state import (
 from metta.mettagrid.engine.words import write_word
 
 
-@rule
+@hot_rule
 def pack_token(feature: int, value: int) -> int:
     """A token as a number with location 0."""
     return int(feature) << 8 | (int(value) & 255) << 16
 
 
-@rule
+@hot_rule
 def put_token(state: State, w: int, code: int, length: int, feature: int, value: int) -> int:
     """Append a token to a look; returns the new length."""
     write_word(state.looks[w, code], LOOK_HEAD + 3 * length, pack_token(feature, value) | PADDING_WORD)
@@ -63,7 +65,8 @@ def put_token(state: State, w: int, code: int, length: int, feature: int, value:
 def finish_look(state: State, w: int, code: int, length: int) -> None:
     """Note how many tokens a look has, and clear what is read of it in any case."""
     state.looks[w, code, 0] = length
-    for at in range(LOOK_HEAD + 3 * length, LOOK_HEAD + SHORT_LOOK_BYTES, 8):
+    last_copy = (3 * length - 1) // LONG_LOOK_BYTES * LONG_LOOK_BYTES if length > SHORT_LOOK else 0
+    for at in range(LOOK_HEAD + 3 * length, LOOK_HEAD + last_copy + SHORT_LOOK_BYTES, 8):
         write_word(state.looks[w, code], at, -1)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.exact import times
 from metta.mettagrid.engine.looks import pack_token, show_agent
 from metta.mettagrid.engine.state import (
@@ -62,7 +62,7 @@ from metta.mettagrid.engine.state import (
 from metta.mettagrid.engine.words import copy_words, lowest_bit, write_word
 
 
-@rule
+@hot_rule
 def observe(rules: Rules, state: State, actions: Ints, w: int) -> None:
     """Write the observations of all agents of a world."""
     show_changed(rules, state, w)
@@ -71,7 +71,7 @@ def observe(rules: Rules, state: State, actions: Ints, w: int) -> None:
         count_tokens(rules, state, w, wanted)
 
 
-@rule
+@hot_rule
 def show_changed(rules: Rules, state: State, w: int) -> None:
     """Renew the looks of the agents that changed."""
     for a in range(state.worlds[w, NUM_AGENTS]):
@@ -79,7 +79,7 @@ def show_changed(rules: Rules, state: State, w: int) -> None:
             show_agent(rules, state, w, a)
 
 
-@rule
+@hot_rule
 def observe_agent(rules: Rules, state: State, w: int, a: int, action: int, arg: int) -> int:
     """Write one agent's observation; returns how many tokens it wants, of which those that do not fit are dropped.
 
@@ -107,7 +107,7 @@ def observe_agent(rules: Rules, state: State, w: int, a: int, action: int, arg: 
     return wanted
 
 
-@rule
+@hot_rule
 def count_tokens(rules: Rules, state: State, w: int, wanted: int) -> None:
     """Count the tokens of one observation."""
     capacity = int(rules.scalars[state.worlds[w, RULE], S_NUM_TOKENS])
@@ -117,7 +117,7 @@ def count_tokens(rules: Rules, state: State, w: int, wanted: int) -> None:
     state.game_stats[w, TOKENS_FREE] += np.float32(capacity - written)
 
 
-@rule
+@hot_rule
 def things_in_view(
     rules: Rules, state: State, w: int, r: int, view: int, part: int, row: int, col: int
 ) -> tuple[int, int]:
@@ -149,7 +149,7 @@ def things_in_view(
     return near, far
 
 
-@rule
+@hot_rule
 def observe_things(
     rules: Rules,
     state: State,
@@ -223,7 +223,7 @@ def copy_look(
     return size
 
 
-@rule
+@hot_rule
 def pad(observation: Bytes, start: int, stop: int) -> None:
     """Write padding over the bytes from `start` to `stop` of an observation, and over a few that are padding anyway."""
     while start < stop and start + 8 <= observation.shape[0]:
@@ -233,7 +233,7 @@ def pad(observation: Bytes, start: int, stop: int) -> None:
         observation[byte] = PADDING
 
 
-@rule
+@hot_rule
 def observe_self(rules: Rules, state: State, w: int, a: int, capacity: int, action: int, arg: int) -> int:
     """Write what an agent knows about itself; returns how many tokens that takes."""
     r = state.worlds[w, RULE]
@@ -254,7 +254,7 @@ def observe_self(rules: Rules, state: State, w: int, a: int, capacity: int, acti
     return count
 
 
-@rule
+@hot_rule
 def tell(
     rules: Rules, state: State, w: int, a: int, capacity: int, count: int, feature: int, value: int
 ) -> int:
@@ -268,7 +268,7 @@ def tell(
     return count + 1
 
 
-@rule
+@hot_rule
 def completion_byte(step: int, max_steps: int) -> int:
     """How much of the episode is over, in 255ths; 0 if it has no end."""
     if max_steps == 0:
@@ -277,7 +277,7 @@ def completion_byte(step: int, max_steps: int) -> int:
     return int(float(part) + 0.5) & 255
 
 
-@rule
+@hot_rule
 def reward_byte(reward: np.float32) -> int:
     """The low byte of the reward in hundredths, rounded, halves away from zero; 0 if beyond 32 bits."""
     hundredths = float(times(reward, np.float32(100)))

@@ -7,7 +7,7 @@ period 2^19937 - 1. Bounded integers: D. Lemire, "Fast Random Integer Generation
 
 from __future__ import annotations
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.state import NUM_AGENTS, ORDER, RNG_AT, State
 
 BLOCK = 624
@@ -43,7 +43,7 @@ def refill_random(state: State, w: int) -> None:
     state.worlds[w, RNG_AT] = 0
 
 
-@rule
+@hot_rule
 def next_random(state: State, w: int) -> int:
     """The next 32 random bits."""
     at = int(state.worlds[w, RNG_AT])
@@ -58,7 +58,7 @@ def next_random(state: State, w: int) -> int:
     return y ^ (y >> 18)
 
 
-@rule
+@hot_rule
 def bounded_random(state: State, w: int, bound: int) -> int:
     """A uniform integer in [0, bound), bound < 2^31; redraws the few words that would favour some results."""
     product = next_random(state, w) * bound
@@ -71,7 +71,7 @@ def bounded_random(state: State, w: int, bound: int) -> int:
     return product >> 32
 
 
-@rule
+@hot_rule
 def draw_order(state: State, w: int) -> None:
     """Shuffle the agents of a world for one step; one draw places two agents."""
     agents = state.agents
@@ -92,7 +92,7 @@ def draw_order(state: State, w: int) -> None:
         i += 2
 
 
-@rule
+@hot_rule
 def _swap(state: State, w: int, i: int, j: int) -> None:
     agents = state.agents
     kept = agents[w, i, ORDER]

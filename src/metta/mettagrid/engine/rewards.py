@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from metta.mettagrid.engine.compile import rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.exact import exponential, times, times64
 from metta.mettagrid.engine.state import (
     CAP,
@@ -39,7 +39,7 @@ from metta.mettagrid.engine.state import (
 ZERO = np.float32(0)
 
 
-@rule
+@hot_rule
 def reward_statistics(rules: Rules, state: State, w: int) -> None:
     """Pay each agent the change of what its statistics are worth."""
     r = state.worlds[w, RULE]
@@ -65,14 +65,14 @@ def reward_statistics(rules: Rules, state: State, w: int) -> None:
             state.values[STAT_REWARD, w, a] = worth
 
 
-@rule
+@hot_rule
 def sum_episode_rewards(state: State, w: int) -> None:
     """Add the rewards so far to the episode's, before anything is shared."""
     for a in range(state.worlds[w, NUM_AGENTS]):
         state.values[EPISODE_REWARD, w, a] += state.values[REWARD, w, a]
 
 
-@rule
+@hot_rule
 def end_episode(rules: Rules, state: State, w: int) -> bool:
     """Set the flags of an episode whose time is over; returns whether it ended at this very step."""
     r = state.worlds[w, RULE]
@@ -93,7 +93,7 @@ def end_episode(rules: Rules, state: State, w: int) -> bool:
     return first
 
 
-@rule
+@hot_rule
 def share_rewards(rules: Rules, state: State, w: int) -> None:
     """Spread each agent's shared part evenly over its group, the agent itself included."""
     r = state.worlds[w, RULE]
@@ -172,7 +172,7 @@ def group_mean(rules: Rules, state: State, w: int, g: int) -> float:
     return total / float(state.group_sizes[w, g])
 
 
-@rule
+@hot_rule
 def reward_time(rules: Rules, state: State, w: int) -> None:
     """Add the reward of every step, which is negative where time is punished."""
     reward = rules.reals[state.worlds[w, RULE], STEP_REWARD]

@@ -322,5 +322,5 @@ def allocate(shape: dict[str, int]) -> State:
 
 
 def look_size(tokens: int) -> int:
-    """Bytes of a look of so many tokens; words of padding may reach beyond the tokens."""
-    return LOOK_HEAD + max(SHORT_LOOK_BYTES, 3 * tokens) // 8 * 8 + SHORT_LOOK_BYTES
+    """Bytes of a look of so many tokens; copies and padding reach beyond them by up to 46 bytes."""
+    return LOOK_HEAD + 3 * tokens // 8 * 8 + 48

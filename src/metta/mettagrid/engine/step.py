@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from metta.mettagrid.engine.actions import perform, punish
-from metta.mettagrid.engine.compile import kernel, rule
+from metta.mettagrid.engine.compile import hot_rule, kernel, rule
 from metta.mettagrid.engine.converters import run_converters
 from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import draw_order
@@ -75,7 +75,7 @@ def step_worlds(rule_table: Any, state_table: Any, actions: Ints, start: int, st
     return used
 
 
-@rule
+@hot_rule
 def step_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
     """Do one step of one world."""
     change_world(rules, state, actions, w)
@@ -83,7 +83,7 @@ def step_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
     reward_agents(rules, state, w)
 
 
-@rule
+@hot_rule
 def change_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
     """The part of a step before anybody looks."""
     begin_step(state, w)
@@ -92,7 +92,7 @@ def change_world(rules: Rules, state: State, actions: Ints, w: int) -> None:
     run_actions(rules, state, actions, w)
 
 
-@rule
+@hot_rule
 def reward_agents(rules: Rules, state: State, w: int) -> None:
     """The part of a step after everybody looked."""
     reward_statistics(rules, state, w)
@@ -104,7 +104,7 @@ def reward_agents(rules: Rules, state: State, w: int) -> None:
     reward_time(rules, state, w)
 
 
-@rule
+@hot_rule
 def begin_step(state: State, w: int) -> None:
     """Advance the clock and forget rewards and successes; the flags of ended episodes stay."""
     state.worlds[w, STEP] += 1
@@ -113,7 +113,7 @@ def begin_step(state: State, w: int) -> None:
         state.flags[SUCCESS, w, a] = False
 
 
-@rule
+@hot_rule
 def run_actions(rules: Rules, state: State, actions: Ints, w: int) -> None:
     """Let all agents act, in the order drawn for this step, actions of higher priority first.
 
@@ -135,7 +135,7 @@ def run_actions(rules: Rules, state: State, actions: Ints, w: int) -> None:
                     refuse_action(rules, state, w, a, WRONG_ARG, action, arg)
 
 
-@rule
+@hot_rule
 def is_legal(rules: Rules, r: int, action: int, arg: int) -> bool:
     """Whether an argument may be given to an action; negative ones may, except as a direction."""
     if arg < 0 and rules.actions[r, action, KIND] == ROTATE:
