@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from metta.mettagrid.engine.board import LINE, RECALL, THREADS, TICKETS, Board, do_job
+from metta.mettagrid.engine.board import ALONE, LINE, RECALL, THREADS, TICKETS, Board, do_job
 from metta.mettagrid.engine.bundle import describe
 from metta.mettagrid.engine.compile import is_interpreted
 from metta.mettagrid.engine.state import Ints
@@ -74,8 +74,12 @@ class Crew:
             return do_job(shift.board, shift.shared, words, 0, job, first, last, 0)
         if self._missing:
             self._hire()
-        if True in shift.asleep and (
-            (last - first) * self._agents >= WORTH_CALLING or time.perf_counter() - self._last < PATIENCE
+        if (
+            True in shift.asleep
+            and not shift.shared[ALONE]
+            and (
+                (last - first) * self._agents >= WORTH_CALLING or time.perf_counter() - self._last < PATIENCE
+            )
         ):
             self._call()
         result = do_job(shift.board, shift.shared, words, 0, job, first, last, 0)

@@ -54,7 +54,19 @@ GROW = 1 << 32
 
 # Words that threads share, each in a cache line of its own, and then a ticket for each thread: its parts of the job
 # that are still to be done, as number of the job, first part and one past the last part in 32, 16 and 16 bits.
-DONE, RESULT, RECALL, JOB, FIRST, LAST, SIZE, NUMBER, THREADS, ALONE = 0, 8, 16, 24, 25, 26, 27, 28, 29, 30
+DONE, RESULT, RECALL, JOB, FIRST, LAST, SIZE, NUMBER, THREADS, ALONE, CAUTION = (
+    0,
+    8,
+    16,
+    24,
+    25,
+    26,
+    27,
+    28,
+    29,
+    30,
+    31,
+)
 TICKETS = 32
 LINE = 8
 
@@ -64,8 +76,9 @@ PARTS = 8
 YIELD_AFTER = 4096
 """Pauses after which a thread that waits for the others lets the system run something else."""
 
-STAY_ALONE = 100
-"""Jobs that the caller then does by itself: somebody else seems to need the cores."""
+LEAST_ALONE, MOST_ALONE = 32, 8192
+"""Jobs that the caller then does by itself, since somebody else seems to need the cores: twice as many each time, and
+one fewer for every job that goes well."""
 
 
 class Episodes(NamedTuple):
@@ -199,8 +212,12 @@ def share_job(board: Board, shared: Longs, job: int, first: int, last: int) -> i
         pause()
         waited += 1
         if waited > YIELD_AFTER:
-            shared[ALONE] = STAY_ALONE
             give_way()
+    if waited > YIELD_AFTER:
+        shared[CAUTION] = min(2 * max(int(shared[CAUTION]), LEAST_ALONE), MOST_ALONE)
+        shared[ALONE] = shared[CAUTION]
+    elif shared[CAUTION] > 0:
+        shared[CAUTION] -= 1
     return read_word(shared, RESULT)
 
 
