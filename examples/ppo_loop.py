@@ -91,4 +91,4 @@ def train(
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    train(GymnasiumVectorEnv("/env/mettagrid/simple", num_envs=64), 100)
+    train(GymnasiumVectorEnv("/env/mettagrid/simple", num_envs=64, max_steps=64), 100)
