@@ -5,13 +5,15 @@ The tests run it in a process of its own, as Numba decides at its import what th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pytest
 import torch
 
 from metta.interface.environment import Environment
 from metta.mettagrid.device import is_simulated
+from metta.rl.experience import Experience
 
 SMALL: dict[str, Any] = {"num_agents": 3, "width": 9, "height": 8, "max_steps": 7, "num_envs": 4}
 
@@ -81,9 +83,17 @@ def take_turns() -> None:
             env.send(np.zeros((rows, 2), np.int64))
 
 
+def refuse() -> None:
+    """What takes environments of the host says so."""
+    env: Any = Environment(**SMALL, device="cuda")
+    with pytest.raises(ValueError, match="env has its worlds on a GPU"):
+        Experience(env, cast(Any, None), cast(Any, None))
+
+
 if __name__ == "__main__":
     with np.errstate(all="ignore"):
         play(12)
         play(6, num_envs=2, is_training=False, zero_copy=False, max_steps=0, episode_lifetime=3)
         take_turns()
+        refuse()
     print("equal", "in the simulator" if is_simulated() else "on the GPU")

@@ -53,10 +53,17 @@ class Experience(SegmentStorage):
         seed: decides the sampled actions and the order of minibatches.
 
     Raises:
-        ValueError: the segments do not divide among the agents, or `cpu_offload` with an agent on the CPU.
+        ValueError: the worlds are on a GPU, the segments do not divide among the agents, or `cpu_offload` with an agent on
+            the CPU.
     """
 
     def __init__(self, env: VecEnv, agent: Policy, config: ExperienceConfig, seed: int = 0) -> None:
+        shown: object = env.observations
+        if isinstance(shown, torch.Tensor):
+            raise ValueError(
+                "env has its worlds on a GPU, and an experience takes those of the host: make env without device, or collect "
+                "with a loop of your own."
+            )
         num_segments = config.batch_size // config.bptt_horizon
         if num_segments % env.num_agents:
             raise ValueError(indivisible(config, env.num_agents))
