@@ -300,6 +300,39 @@ class NarrowSpaces(VecEnv):
         self.single_action_space = gym.spaces.MultiDiscrete([2, 2])
 
 
+class OtherObservationSpace(VecEnv):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.single_observation_space = gym.spaces.Box(0, 255, (9, 3), np.uint8)
+
+
+class NegativeArguments(VecEnv):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.spec = replace(self.spec, max_action_args=(-1, *self.spec.max_action_args[1:]))
+
+
+class Miscounted(VecEnv):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.num_agents += 1
+
+
+class OtherObservations(VecEnv):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.observations = self.observations.astype(np.int32)
+
+
+class NoStarts(VecEnv):
+    """Says at a step that episodes begin, but not at a reset."""
+
+    def reset(self, *arguments: Any, **options: Any) -> Any:
+        first = super().reset(*arguments, **options)
+        self.starts[:] = False
+        return first
+
+
 class ClaimsMore(VecEnv):
     """Says that more arguments are legal than the rules allow."""
 
@@ -346,6 +379,11 @@ class GivesItems(VecEnv):
         (ChangesActions, "the caller's actions were changed"),
         (RemembersResets, "after a reset to the same seed, world 0 shows other rewards at step 0"),
         (ForgetsAClock, "after its state was put back, world 0 shows other outcome"),
+        (OtherObservationSpace, "single_observation_space is .*; the spec says Box of uint8"),
+        (NegativeArguments, r"spec.max_action_args is \(-1, "),
+        (Miscounted, "num_agents is 7, but there are 3 worlds of 2"),
+        (OtherObservations, r"env.observations is int32 \(6, 60, 3\); give uint8"),
+        (NoStarts, "after reset, env.starts is not all true"),
         (NarrowSpaces, "single_action_space is .*; the spec says MultiDiscrete"),
         (
             ClaimsMore,
@@ -558,6 +596,13 @@ def test_a_curriculum_with_a_fault_is_found(kind: type[MultiTaskCurriculum], sen
         check_curriculum(kind(TASKS))
     with pytest.raises(CheckError, match=sentence):
         quick(kind(TASKS))
+
+
+def test_a_curriculum_without_tasks_is_found() -> None:
+    none = MultiTaskCurriculum(TASKS)
+    none.tasks = ()
+    with pytest.raises(CheckError, match="MultiTaskCurriculum has no tasks"):
+        check_curriculum(none)
 
 
 def test_two_tasks_of_one_name_are_found() -> None:

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+DEEPEST = 64
+"""Levels of a nested value in a file."""
+
 SHORT = 200
 """Characters of a foreign text that a sentence of ours quotes."""
 
@@ -38,18 +41,40 @@ def read_bytes(path: Path, most: int) -> bytes:
     return content
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, deepest: int | None = DEEPEST) -> Any:
     """What a JSON text says.
+
+    Args:
+        text: the text.
+        deepest: how many levels it may have, since much that looks at a value goes down level by level; None: as many as JSON's
+            own reader takes.
 
     Raises:
         ValueError: it is no JSON, is nested too deeply, or has a number that is too long; the end of a sentence.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"it does not hold JSON ({one_line(error)})") from None
+    if deepest is not None and _depth_exceeds(value, deepest):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _depth_exceeds(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            part
+            for entry in level
+            if isinstance(entry, dict | list)
+            for part in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def inflate(data: bytes, most: int) -> bytes:

@@ -150,7 +150,7 @@ def read_replay(path: str | Path) -> Replay:
     if not path.is_file():
         raise FileNotFoundError(f"There is no replay file {path}.")
     try:
-        data = parse_json(inflate(read_bytes(path, MOST_BYTES), MOST_BYTES))
+        data = parse_json(inflate(read_bytes(path, MOST_BYTES), MOST_BYTES), deepest=None)
     except ValueError as error:
         raise ValueError(f"{path} is no replay: {error}.") from None
     problem = find_problem(data)

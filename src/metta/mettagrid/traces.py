@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -132,6 +133,10 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise BrokenTraceError(f"entry {name} is no array")
+        if array.dtype.kind == "U":
+            letters = np.frombuffer(array.tobytes(), np.uint32)
+            if letters.size and letters.max() > sys.maxunicode:
+                raise BrokenTraceError(f"entry {name} holds letters that there are not")
     return arrays
 
 

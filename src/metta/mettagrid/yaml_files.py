@@ -28,7 +28,7 @@ import yaml
 from pydantic import Field, PositiveFloat, ValidationError
 
 from metta.common.config import Config
-from metta.common.reading import one_line, read_bytes, repeated
+from metta.common.reading import DEEPEST, one_line, read_bytes, repeated
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, MultiTaskCurriculum, Task
 from metta.mettagrid.curriculum.bucketed import BucketedCurriculum
@@ -186,12 +186,18 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 def _check_extent(root: yaml.Node) -> None:
     """Refuse what contains itself, or becomes too large when its anchors are written out."""
     sizes: dict[int, int] = {}  # by node; 0 while it is being counted
+    depths: dict[int, int] = {}
     waiting = [(root, False)]
     while waiting:
         node, counted = waiting.pop()
         children = _children(node)
         if counted:
             sizes[id(node)] = size = 1 + sum(sizes[id(child)] for child in children)
+            depths[id(node)] = depth = 1 + max((depths[id(child)] for child in children), default=0)
+            if depth > DEEPEST:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"more than {DEEPEST} levels", node.start_mark
+                )
             if size > MOST_VALUES:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"more than {MOST_VALUES} values, anchors written out", node.start_mark
