@@ -57,6 +57,9 @@ def test_figures_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[-1][1] > quick
     assert output.count("VecEnv.step, 2 threads") == len(CASES)
     assert "of memset: " in output
+    assert "something else seems to be running" not in output
+    rows[0]["compute"] = 1.1
+    assert "something else seems to be running" in invoke("bench")[1]
 
 
 def test_phases_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

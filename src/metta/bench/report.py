@@ -8,6 +8,9 @@ from metta.bench.stepping import Figures
 
 NAMES = {"env": "VecEnv.step", "engine": "engine alone"}
 
+BUSY = 1.6
+"""Where two threads compute less than this many times as much as one, a core is not free."""
+
 
 def stepping_lines(case: Case, figures: Figures) -> list[str]:
     """What `stepping.measure` found, as a table with its marks below."""
@@ -34,6 +37,8 @@ def stepping_lines(case: Case, figures: Figures) -> list[str]:
         f"{share:.0%} are tokens; plain Python {figures['interpreted_agent_steps_per_second']:,.0f} agent-steps/s; "
         f"two threads compute {figures['compute_two_threads']:.2f} times as much as one"
     )
+    if figures["compute_two_threads"] < BUSY:
+        lines.append("something else seems to be running here: what two threads do says little")
     return lines
 
 
