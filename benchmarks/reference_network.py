@@ -182,6 +182,9 @@ def metta_loop(*, half: bool = False, end_probability: float = END_PROBABILITY) 
 class PlainNetwork(nn.Module):
     """The network on torch's layers."""
 
+    place: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         planes = len(SPEC.features)
@@ -287,7 +290,7 @@ def plain_loop(*, exact: bool) -> Loop:
     def update(advantages: torch.Tensor) -> None:
         returns = advantages + values
         order = torch.randperm(NUM_AGENTS)
-        for rows in order.split(MINIBATCH // HORIZON):
+        for rows in torch.split(order, MINIBATCH // HORIZON):
             x = net.encode(observations[:, rows].flatten(0, 1)).view(HORIZON, len(rows), -1)
             start = (first[0][:, rows].contiguous(), first[1][:, rows].contiguous())
             log_p, value = net.heads(recur(x, start, ends[:, rows]))

@@ -1,9 +1,14 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metta.agent import core as core_module
 from metta.agent.core import LSTMCore, LSTMLayer
+from metta.agent.lstm_kernels import multiply_add, pack, squash
 from metta.agent.state import PolicyState
 
 
@@ -48,6 +53,56 @@ def test_fast_equals_tick_by_tick_with_all_gradients(
         results.append([out, end.h, end.c, *grads])
     for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("small", [2**22, 0], ids=["one call", "tick by tick"])
+@pytest.mark.parametrize("ticks", range(1, 6))
+def test_every_pattern_of_ends(monkeypatch: pytest.MonkeyPatch, ticks: int, small: int) -> None:
+    monkeypatch.setattr(core_module, "SMALL_PRODUCT", small)
+    generator = torch.Generator().manual_seed(ticks)
+    patterns = list(itertools.product((False, True), repeat=ticks))
+    resets = torch.tensor(patterns).t().contiguous()
+    x = torch.randn(ticks, len(patterns), 3, generator=generator, dtype=torch.float64)
+    state = random_state(2, len(patterns), 17, generator)  # 68 columns: a panel, and a part of one
+    weigh = torch.randn(ticks, len(patterns), 17, generator=generator, dtype=torch.float64)
+    results = []
+    for path in ("fast", "plain"):
+        core = make_core(3, 17, 2, path, 0)
+        inputs = x.clone().requires_grad_()
+        start = PolicyState(state.h.clone().requires_grad_(), state.c.clone().requires_grad_())
+        out, end = core(inputs, start, resets)
+        ((out * weigh).sum() + end.h.square().sum() + end.c.square().sum()).backward()
+        grads = [p.grad for p in (inputs, start.h, start.c, *core.parameters())]
+        results.append([out, end.h, end.c, *grads])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize(("depth", "columns"), [(1, 1), (4, 64), (5, 65), (128, 130)])
+def test_the_product_by_panels(rows: int, depth: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    x, weight, out = (rng.normal(size=s) for s in ((rows, depth), (depth, columns), (rows, columns)))
+    expected = out + x @ weight
+    multiply_add(x, pack(weight), out)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+    # A row's sum does not depend on its neighbours.
+    alone = np.zeros((1, columns))
+    many = np.zeros((rows, columns))
+    multiply_add(x[-1:], pack(weight), alone)
+    multiply_add(x, pack(weight), many)
+    assert np.array_equal(alone[0], many[-1])
+
+
+def test_single_precision_tanh() -> None:
+    x = np.linspace(-12, 12, 100_001, dtype=np.float32)
+    y = x.copy()
+    squash(y)
+    np.testing.assert_allclose(y, np.tanh(x.astype(np.float64)), rtol=4e-7, atol=0)
+    odd = np.array([np.nan, np.inf, -np.inf], np.float32)
+    squash(odd)
+    assert np.isnan(odd[0])
+    np.testing.assert_allclose(odd[1:], [1, -1], rtol=4e-7)
 
 
 def test_without_ends_it_is_the_lstm_of_torch() -> None:

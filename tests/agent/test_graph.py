@@ -27,6 +27,7 @@ from metta.agent.facing import TurnToFacing
 from metta.agent.graph_config import AgentGraphConfig, Conv2dConfig
 from metta.agent.graph_layers import make_token_convolution
 from metta.agent.heads import POLICY_GAIN
+from metta.agent.layers import convolution
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.state import PolicyState
 from metta.agent.tokens import PlaneTable, Window, draw_planes, make_box_table, make_plane_table
@@ -336,3 +337,21 @@ def test_a_state_has_the_shape_of_the_core() -> None:
     first = plain.act(obs, plain.initial_state(5), deterministic=True)
     again = plain.act(obs, first.state, deterministic=True)
     assert torch.equal(first.values, again.values)
+
+
+def test_a_kernel_as_large_as_its_image_is_a_product_of_matrices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for padding, kernel in ((0, (3, 2)), (1, (5, 4)), (0, (2, 2))):
+        layers = [convolution(5, 7, kernel, 1, padding, path).double() for path in ("auto", "plain")]
+        results = []
+        for layer in layers:
+            with torch.no_grad():
+                for weight in layer.parameters():
+                    weight.copy_(torch.randn(weight.shape, generator=generator.manual_seed(1)))
+            image = torch.randn(4, 5, 3, 2, generator=generator.manual_seed(2), dtype=torch.float64)
+            image.requires_grad_()
+            out = layer(image)
+            out.square().sum().backward()
+            results.append([out, image.grad, *(p.grad for p in layer.parameters())])
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-10)

@@ -100,6 +100,15 @@ class LSTMCore(nn.Module):
         return x, PolicyState(torch.stack(ends_h), torch.stack(ends_c))
 
 
+SMALL_PRODUCT = 2**22
+"""Operations of a tick's matrix product below which compiled loops beat a library call, as measured."""
+
+
+def _is_small(batch: int, hidden: int) -> bool:
+    """Whether all ticks are best run in one compiled call: a library multiplies faster, but each call takes its time."""
+    return 8 * batch * hidden * hidden <= SMALL_PRODUCT
+
+
 def _product(a: torch.Tensor, b: torch.Tensor, half: bool) -> torch.Tensor:
     return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if half else a @ b
 
@@ -147,6 +156,8 @@ class _Recurrence(torch.autograd.Function):
         horizon: int,
         half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        from metta.agent.lstm_kernels import lstm_sequence, lstm_tick, pack
+
         num_ticks, batch, num_inputs = x.shape
         hidden = h0.shape[-1]
         flat = x.reshape(-1, num_inputs)
@@ -157,56 +168,63 @@ class _Recurrence(torch.autograd.Function):
         acts = acts.view(num_ticks, batch, 4 * hidden)
         cells = x.new_empty(num_ticks, batch, hidden)
         tanh_cells, outputs = torch.empty_like(cells), torch.empty_like(cells)
-        recurrent = (weight_hh.bfloat16() if half else weight_hh).t()
-        ticks = [] if resets is None else resets.any(1).tolist()
-        h, c = h0, c0
-        for t in range(num_ticks):
-            if resets is not None and ticks[t]:
-                mask = resets[t].unsqueeze(-1)
-                h, c = h.masked_fill(mask, 0), c.masked_fill(mask, 0)
-            act = acts[t]
-            if half:
-                act.add_(h.bfloat16() @ recurrent)
-            else:
-                act.addmm_(h, recurrent)
-            act[:, : 3 * hidden].sigmoid_()
-            act[:, 3 * hidden :].tanh_()
-            i, f, o, g = act.chunk(4, -1)
-            c = torch.mul(f, c, out=cells[t]).addcmul_(i, g)
-            h = torch.mul(o, torch.tanh(c, out=tanh_cells[t]), out=outputs[t])
+        if resets is None:
+            resets = torch.zeros(num_ticks, batch, dtype=torch.bool)
+        ctx.whole = _is_small(batch, hidden)
+        c0 = c0.contiguous()
+        arrays = [
+            tensor.detach().numpy() for tensor in (resets.contiguous(), acts, cells, tanh_cells, outputs)
+        ]
+        if ctx.whole:
+            panels = pack(weight_hh.detach().t().contiguous().numpy())
+            given, *made = arrays
+            lstm_sequence(given, h0.detach().contiguous().numpy(), c0.detach().numpy(), panels, *made)
+        else:
+            recurrent = (weight_hh.bfloat16() if half else weight_hh).t()
+            h, before = h0, c0.detach().numpy()
+            for t in range(num_ticks):
+                h = h.masked_fill(resets[t].unsqueeze(-1), 0)
+                if half:
+                    acts[t].add_(h.bfloat16() @ recurrent)
+                else:
+                    acts[t].addmm_(h, recurrent)
+                reset, act, cell, tanh_cell, out = (array[t] for array in arrays)
+                lstm_tick(reset, before, act, cell, tanh_cell, out)
+                h, before = outputs[t], cell
         ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, resets, acts, cells, tanh_cells, outputs)
         ctx.horizon, ctx.half = horizon, half
-        return outputs, h.clone(), c.clone()
+        return outputs, outputs[-1].clone(), cells[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_outputs: torch.Tensor, grad_h: torch.Tensor, grad_c: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        from metta.agent.kernels import lstm_tick_gradients
+        from metta.agent.lstm_kernels import lstm_sequence_gradients, lstm_tick_gradients, pack
 
         x, h0, c0, weight_ih, weight_hh, resets, acts, cells, tanh_cells, outputs = ctx.saved_tensors
         horizon, half = ctx.horizon, ctx.half
-        num_ticks, batch, _ = cells.shape
+        num_ticks = len(cells)
         h_before = torch.cat([h0.unsqueeze(0), outputs[:-1]])
-        if resets is None:
-            resets = torch.zeros(num_ticks, batch, dtype=torch.bool)
-        else:
-            h_before.masked_fill_(resets.unsqueeze(-1), 0)
+        h_before.masked_fill_(resets.unsqueeze(-1), 0)
         grads = torch.empty_like(acts)
         dh, dc = (grad.clone(memory_format=torch.contiguous_format) for grad in (grad_h, grad_c))
-        given = (resets.contiguous(), acts, c0.contiguous(), cells, tanh_cells, grad_outputs.contiguous())
+        given = (resets.contiguous(), acts, c0, cells, tanh_cells, grad_outputs.contiguous())
         arrays = [tensor.detach().numpy() for tensor in (*given, dh, dc, grads)]
-        recurrent = weight_hh.bfloat16() if half else weight_hh
-        for t in range(num_ticks - 1, -1, -1):
-            lstm_tick_gradients(t, *arrays)
-            if horizon and t % horizon == 0 and t:
-                dh.zero_()
-                dc.zero_()
-            elif half:
-                dh.copy_(grads[t].bfloat16() @ recurrent)
-            else:
-                torch.mm(grads[t], recurrent, out=dh)
+        if ctx.whole:
+            panels = pack(weight_hh.detach().contiguous().numpy())
+            lstm_sequence_gradients(horizon, panels, *arrays)
+        else:
+            recurrent = weight_hh.bfloat16() if half else weight_hh
+            for t in range(num_ticks - 1, -1, -1):
+                lstm_tick_gradients(t, *arrays)
+                if horizon and t % horizon == 0 and t:
+                    dh.zero_()
+                    dc.zero_()
+                elif half:
+                    dh.copy_(grads[t].bfloat16() @ recurrent)
+                else:
+                    torch.mm(grads[t], recurrent, out=dh)
         dh.masked_fill_(resets[0].unsqueeze(-1), 0)
         flat = grads.flatten(0, 1)
         low = flat.bfloat16() if half else flat

@@ -220,7 +220,7 @@ class _Builder:
                 and name in self.num_outputs
             ):
                 component = component.model_copy(update={"out_features": self.num_outputs[name]})
-            module, shape = make_layer(component, title, sources)
+            module, shape = make_layer(component, title, sources, self.path)
             graph.steps.append(Step(name, component.sources, _nonlinearity(component)))
         graph.components[name] = module
         return shape

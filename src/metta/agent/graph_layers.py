@@ -123,13 +123,16 @@ def make_token_convolution(
     return layer, (component.out_channels, *positions)
 
 
-def make_layer(component: ComponentConfig, title: str, sources: Sequence[Shape]) -> tuple[nn.Module, Shape]:
+def make_layer(
+    component: ComponentConfig, title: str, sources: Sequence[Shape], path: ComputePath = "auto"
+) -> tuple[nn.Module, Shape]:
     """The module of an ordinary layer, its weights not yet drawn, and the shape that it gives.
 
     Args:
         component: a layer that reads other components; its own sizes are complete.
         title: how messages call it.
         sources: what its sources give.
+        path: how convolutions compute.
 
     Raises:
         ValueError: sizes do not fit.
@@ -138,7 +141,9 @@ def make_layer(component: ComponentConfig, title: str, sources: Sequence[Shape])
     match component:
         case Conv2dConfig():
             kernel, positions = _positions(component, title, shape)
-            layer = convolution(shape[0], component.out_channels, kernel, component.stride, component.padding)
+            layer = convolution(
+                shape[0], component.out_channels, kernel, component.stride, component.padding, path
+            )
             return layer, (component.out_channels, *positions)
         case LinearConfig():
             num_inputs = flat_size(title, shape, "in_features", component.in_features)

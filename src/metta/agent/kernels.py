@@ -1,4 +1,4 @@
-"""Compiled loops of the token layer and of the LSTM. Imported where they are first used: numba is slow to load.
+"""Compiled loops of the token layer. Imported where they are first used: numba is slow to load.
 
 All arrays are C-contiguous; floating ones share one dtype unless said otherwise. Indices are cast to unsigned
 integers because an index that might be negative keeps the compiler from vectorising the loop around it.
@@ -142,59 +142,3 @@ def add_row_gradients(
                     target = rows[np.uint64(p * num_taps + where[s, 1])]
                     for j in range(num_channels):
                         target[j] += x * source[j]
-
-
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def lstm_tick_gradients(
-    t: int,
-    resets: Array,
-    acts: Array,
-    c0: Array,
-    cells: Array,
-    tanh_cells: Array,
-    grad_outputs: Array,
-    dh: Array,
-    dc: Array,
-    grads: Array,
-) -> None:
-    """One tick of the LSTM's backward pass, all that is elementwise in it.
-
-    Args:
-        t: the tick.
-        resets: bool `[T, B]`, rows whose state was zeroed before a tick.
-        acts: `[T, B, 4 * hidden]`, gates after their nonlinearities: input, forget, output, candidate.
-        c0: `[B, hidden]`, cell before the first tick; cells, tanh_cells: `[T, B, hidden]` after each tick.
-        grad_outputs: `[T, B, hidden]`.
-        dh: `[B, hidden]`, gradient that tick `t + 1` sends to the output of `t`, before its resets.
-        dc: `[B, hidden]`, gradient of the cell after `t` from later ticks; becomes that of the cell before `t`.
-        grads: `[T, B, 4 * hidden]`; row `t` becomes the gradient of the gates before their nonlinearities.
-    """
-    num_ticks, batch, hidden = cells.shape
-    zero = acts.dtype.type(0)
-    one = acts.dtype.type(1)
-    for b in range(batch):
-        if t + 1 < num_ticks and resets[t + 1, b]:
-            dh[b, :] = zero
-        reset = resets[t, b]
-        before = c0[b] if t == 0 else cells[t - 1, b]
-        i, f = acts[t, b, :hidden], acts[t, b, hidden : 2 * hidden]
-        o, g = acts[t, b, 2 * hidden : 3 * hidden], acts[t, b, 3 * hidden :]
-        di, df = grads[t, b, :hidden], grads[t, b, hidden : 2 * hidden]
-        do, dg = grads[t, b, 2 * hidden : 3 * hidden], grads[t, b, 3 * hidden :]
-        squashed, outside, later, cell = tanh_cells[t, b], grad_outputs[t, b], dh[b], dc[b]
-        # One short loop per result: with all arrays in one loop the compiler cannot rule out that they overlap.
-        for j in range(hidden):
-            cell[j] += (outside[j] + later[j]) * o[j] * (one - squashed[j] * squashed[j])
-        for j in range(hidden):
-            do[j] = (outside[j] + later[j]) * squashed[j] * o[j] * (one - o[j])
-        for j in range(hidden):
-            di[j] = cell[j] * g[j] * i[j] * (one - i[j])
-        for j in range(hidden):
-            dg[j] = cell[j] * i[j] * (one - g[j] * g[j])
-        for j in range(hidden):
-            df[j] = cell[j] * before[j] * f[j] * (one - f[j])
-        for j in range(hidden):
-            cell[j] *= f[j]
-        if reset:
-            df[:] = zero
-            cell[:] = zero

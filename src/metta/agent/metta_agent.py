@@ -19,6 +19,7 @@ from metta.agent.graph import ComponentGraph
 from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
 from metta.agent.paths import ComputePath
+from metta.agent.row_parallel import RowThreads, by_rows, row_parts
 from metta.agent.state import PolicyState
 from metta.agent.translation import Translation
 from metta.mettagrid.spec import EnvSpec
@@ -128,6 +129,7 @@ class MettaAgent(nn.Module):
             self.value_head = Head(hidden, 1, config.mlp_layers, 1.0)
         self.register_buffer("reference", torch.empty(sum(p.numel() for p in self.parameters())))
         self._last_features: torch.Tensor | None = None
+        self._threads = RowThreads()
         if config.clip_range > 0:
             clamp = functools.partial(torch.clamp, min=-config.clip_range, max=config.clip_range)
             for parameter in self.parameters():
@@ -230,7 +232,7 @@ class MettaAgent(nn.Module):
         if self.graph is not None:
             return self._forward(obs.unsqueeze(0), state)[1][0]
         with self._precision():
-            x, _ = self._remember(obs.unsqueeze(0), state)
+            x, _, _ = self._remember(obs.unsqueeze(0), state)
             values: torch.Tensor = self.value_head(x).squeeze(-1)[0]
         return values.to(state.h.dtype)
 
@@ -324,16 +326,14 @@ class MettaAgent(nn.Module):
 
     def _remember(
         self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
-    ) -> tuple[torch.Tensor, PolicyState]:
-        """Features after the core of a standard network, `[T, B, hidden]`, from obs `[T, B, K, 3]`."""
+    ) -> tuple[torch.Tensor, PolicyState, torch.Tensor]:
+        """Of a standard network: what the core gives, `[T, B, hidden]`, the state after it, and what it reads."""
         features: torch.Tensor = self.encoder(self._rows(obs))
         features = features.view(*obs.shape[:2], -1)
-        if torch.is_grad_enabled():
-            self._last_features = features.detach()
         if self.core is None:
-            return features, state
+            return features, state, features
         out, state = self.core(features, state, resets, horizon, half=self.config.dtypes_fp16)
-        return out, state
+        return out, state, features
 
     def _run_graph(
         self,
@@ -342,8 +342,8 @@ class MettaAgent(nn.Module):
         state: PolicyState,
         resets: torch.Tensor | None,
         horizon: int,
-    ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
-        """Logits `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
+    ) -> tuple[torch.Tensor, torch.Tensor, PolicyState, torch.Tensor | None]:
+        """Logits `[T, B, choices]`, values `[T, B]`, the state after the last tick, and what the core reads."""
         shape = obs.shape[:2]
 
         def recur(features: torch.Tensor) -> torch.Tensor:
@@ -355,9 +355,9 @@ class MettaAgent(nn.Module):
             return out.flatten(0, 1)
 
         logits, values, features = graph(self._rows(obs), recur)
-        if torch.is_grad_enabled() and features is not None:
-            self._last_features = features.detach()
-        return logits.view(*shape, -1), values.view(*shape), state
+        if features is not None:
+            features = features.view(*shape, -1)
+        return logits.view(*shape, -1), values.view(*shape), state, features
 
     def _rows(self, obs: torch.Tensor) -> torch.Tensor:
         """Observations `[T, B, K, 3]` as the network reads them, `[T * B, K, 3]`."""
@@ -370,17 +370,41 @@ class MettaAgent(nn.Module):
         self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
         """Log probabilities `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        parts = row_parts(self.path, self.reference, obs.shape[1], obs.shape[0] * obs.shape[1])
+        # What clamps a gradient must see the whole of it, and a state with a graph is no parameter.
+        if self.config.clip_range > 0 or state.h.requires_grad or state.c.requires_grad or not parameters:
+            parts = [slice(0, obs.shape[1])]
+
+        def compute(rows: slice) -> tuple[torch.Tensor, ...]:
+            some = None if resets is None else resets[:, rows].contiguous()
+            return self._compute(obs[:, rows], state.index(rows), some, horizon)
+
+        results = by_rows(self._threads, compute, parts, (1, 1, 1, 1, 1), parameters)
+        logprobs, values, h, c, features = results
+        if torch.is_grad_enabled():
+            self._last_features = features if features.shape[-1] else None
+        return logprobs, values, PolicyState(h, c)
+
+    def _compute(
+        self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None, horizon: int
+    ) -> tuple[torch.Tensor, ...]:
+        """What `_forward` gives, the state as two tensors, and `[T, B, width]`: what enters the core, of width 0 if unknown."""
+        features: torch.Tensor | None
         with self._precision():
             if self.graph is not None:
-                logits, values, state = self._run_graph(self.graph, obs, state, resets, horizon)
+                logits, values, state, features = self._run_graph(self.graph, obs, state, resets, horizon)
             else:
-                x, state = self._remember(obs, state, resets, horizon)
+                x, state, features = self._remember(obs, state, resets, horizon)
                 logits, values = self.action_head(x), self.value_head(x).squeeze(-1)
+        if features is None:
+            features = logits.new_empty(*obs.shape[:2], 0)
         dtype = state.h.dtype
         logits = logits.to(dtype)
         if self.translation is not None:
             logits = self.translation.only_possible(logits)
-        return torch.log_softmax(logits, -1), values.to(dtype), state
+        logprobs = torch.log_softmax(logits, -1)
+        return logprobs, values.to(dtype), state.h, state.c, features.detach()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.dtypes_fp16:

@@ -41,7 +41,7 @@ def make_optimizer(agent: nn.Module, config: OptimizerConfig | None = None) -> t
     }
     trained = [p for p in agent.parameters() if p.requires_grad]
     if config.type == "adam":
-        return torch.optim.Adam(trained, **adam)  # type: ignore[arg-type]
+        return torch.optim.Adam(trained, **adam, fused=True)  # type: ignore[arg-type]
     matrices = [(p, stacked) for p, stacked in hidden_matrices(agent) if p.requires_grad]
     if not matrices:
         raise ValueError(

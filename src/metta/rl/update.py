@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from metta.agent.policy import Policy
+from metta.agent.row_parallel import sharing_rows
 from metta.rl.advantage import compute_advantages
 from metta.rl.experience import Experience
 from metta.rl.finite import complaint_about, complaint_about_steps, stop_run
@@ -14,6 +15,7 @@ from metta.rl.optimizer import clip_and_step
 from metta.rl.trainer_config import PPOConfig, TrainerConfig
 
 
+@sharing_rows()
 def train_ppo(
     agent: Policy,
     optimizer: torch.optim.Optimizer,
