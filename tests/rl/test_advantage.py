@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metta.rl import advantage as advantage_module
 from metta.rl.advantage import compute_advantage, compute_advantages
 from metta.rl.rollout import rollout
 
@@ -84,6 +85,41 @@ def test_every_pattern_of_ends(horizon: int, gamma: float, gae_lambda: float) ->
             gae_lambda,
         )
         np.testing.assert_allclose(got[i], expected, rtol=1e-12, atol=1e-12, err_msg=str(ends[i]))
+
+
+@pytest.mark.parametrize("form", ["_compiled", "_by_ticks"])
+@pytest.mark.parametrize("horizon", range(1, 6))
+def test_every_pattern_of_ends_with_vtrace(monkeypatch: pytest.MonkeyPatch, form: str, horizon: int) -> None:
+    chosen = getattr(advantage_module, form)
+    monkeypatch.setattr(advantage_module, "_compiled", chosen)
+    ends = np.array(list(product((GOES_ON, TERMINAL, TRUNCATED), repeat=horizon)))
+    rng = np.random.default_rng(horizon)
+    values, rewards, cut_values = rng.normal(size=(3, *ends.shape))
+    ratios = np.exp(rng.normal(size=ends.shape))
+    last = rng.normal(size=len(ends))
+    got = advantages_of(values, rewards, ends, cut_values, last, ratios, rho_clip=1.3, c_clip=0.8)
+    for i in range(len(ends)):
+        own = (values[i], rewards[i], ends[i], ratios[i], cut_values[i], last[i])
+        expected = oracle(*own, 0.9, 0.8, 1.3, 0.8)
+        np.testing.assert_allclose(got[i], expected, rtol=1e-12, atol=1e-12, err_msg=str(ends[i]))
+
+
+def test_both_forms_pass_on_what_is_not_a_number() -> None:
+    ones = torch.ones(1, 3)
+    ratio = torch.tensor([[1.0, torch.nan, 1.0]])
+    given_ = (
+        ones,
+        ones,
+        torch.zeros(1, 3, dtype=torch.bool),
+        ratio,
+        ones * 0,
+        ones[:, 0],
+        ones[:, 0],
+        0.9,
+        0.8,
+    )
+    for form in (advantage_module._compiled, advantage_module._by_ticks):
+        assert form(*given_, 1.0, 1.0).isnan().tolist() == [[True, True, False]]
 
 
 @given(

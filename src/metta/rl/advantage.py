@@ -9,6 +9,8 @@ import torch
 if TYPE_CHECKING:
     from metta.rl.experience import Experience
 
+_COMPILED_DTYPES = (torch.float32, torch.float64)
+
 
 def compute_advantage(
     values: torch.Tensor,
@@ -98,18 +100,60 @@ def compute_advantage(
     with torch.no_grad():
         v, r, ratio = (t.to(target) for t in (values, rewards, importance_sampling_ratio))
         ended = dones.to(target) != 0
-        following = torch.zeros_like(v)
-        following[:, :-1] = v[:, 1:]
-        if bootstrap_values is not None:
-            following[:, -1] = bootstrap_values.to(target)
         at_end = torch.zeros_like(v) if truncation_values is None else truncation_values.to(target)
-        following = torch.where(ended, at_end, following)
-        deltas = ratio.clamp(max=vtrace_rho_clip) * (r + gamma * following - v)
-        decay = gamma * gae_lambda * ratio.clamp(max=vtrace_c_clip) * ~ended
-        if bootstrap_advantages is not None:
-            deltas[:, -1] += decay[:, -1] * bootstrap_advantages.to(target)
-        advantages.copy_(_accumulate_backwards(deltas, decay))
+        last, later = (
+            torch.zeros_like(v[:, 0]) if tensor is None else tensor.to(target)
+            for tensor in (bootstrap_values, bootstrap_advantages)
+        )
+        compute = _compiled if target.type == "cpu" and v.dtype in _COMPILED_DTYPES else _by_ticks
+        clips = (vtrace_rho_clip, vtrace_c_clip)
+        advantages.copy_(compute(v, r, ended, ratio, at_end, last, later, gamma, gae_lambda, *clips))
         return advantages.to(target)
+
+
+def _compiled(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    ended: torch.Tensor,
+    ratio: torch.Tensor,
+    at_end: torch.Tensor,
+    last: torch.Tensor,
+    later: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+    rho_clip: float,
+    c_clip: float,
+) -> torch.Tensor:
+    """`compute_advantage` in one compiled loop."""
+    from metta.rl.advantage_kernel import vtrace
+
+    result = torch.empty(values.shape, dtype=values.dtype)
+    given = (values, rewards, ratio, at_end, last, later, result)
+    arrays = [tensor.to(values.dtype).contiguous().numpy() for tensor in given]
+    ends = ended.contiguous().numpy()
+    vtrace(float(gamma), float(gae_lambda), float(rho_clip), float(c_clip), ends, *arrays)
+    return result
+
+
+def _by_ticks(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    ended: torch.Tensor,
+    ratio: torch.Tensor,
+    at_end: torch.Tensor,
+    last: torch.Tensor,
+    later: torch.Tensor,
+    gamma: float,
+    gae_lambda: float,
+    rho_clip: float,
+    c_clip: float,
+) -> torch.Tensor:
+    """The same in operations of torch, all segments tick by tick: for any device."""
+    following = torch.where(ended, at_end, torch.cat([values[:, 1:], last.unsqueeze(1)], 1))
+    deltas = ratio.clamp(max=rho_clip) * (rewards + gamma * following - values)
+    decay = gamma * gae_lambda * ratio.clamp(max=c_clip) * ~ended
+    deltas[:, -1] += decay[:, -1] * later
+    return _accumulate_backwards(deltas, decay)
 
 
 def compute_advantages(
