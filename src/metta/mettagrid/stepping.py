@@ -21,7 +21,7 @@ from metta.mettagrid.engine.compile import is_interpreted
 from metta.mettagrid.engine.state import Ints
 from metta.mettagrid.engine.streams import Longs
 
-PATIENCE = 100e-6
+PATIENCE = 200e-6
 """Seconds that a helper looks for work before it sleeps."""
 
 WORTH_CALLING = 512
