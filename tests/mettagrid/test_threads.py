@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from metta.mettagrid import stepping
 from metta.mettagrid.config import EnvConfig, GameConfig
 from metta.mettagrid.engine import board
 from metta.mettagrid.engine.compile import is_interpreted
@@ -181,6 +182,70 @@ def test_a_caller_that_others_hold_up_goes_on_alone() -> None:
         assert (shared[board.ALONE], shared[board.NUMBER]) == (0, number)
         env.step(np.zeros((env.num_agents, 2), np.int64))
         assert shared[board.NUMBER] == number + 1
+
+
+def test_patience_does_not_count_what_loading_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first engine of a process loads its code where the second has it; helpers of both look equally long."""
+    now = [0.0]
+    took = iter([0.5, 3e-5, 2e-5, 9e-5])
+
+    def job(*arguments: object) -> int:
+        now[0] += next(took)
+        return 0
+
+    monkeypatch.setattr(stepping, "do_job", job)
+    monkeypatch.setattr(stepping.time, "perf_counter", lambda: now[0])
+    assert stepping.pauses_of_patience(None, np.zeros(1, np.int64)) in (5000, 5001)
+
+
+@compiled
+def test_threads_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with VecEnv(SMALL, 8) as plain, VecEnv(SMALL, 8) as env:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        env.engine.num_threads = 3
+        with pytest.raises(RuntimeError, match=r"thread 2 of 3 .*can't start new thread.* lower num_threads"):
+            env.step(np.zeros((env.num_agents, 2), np.int64))
+        monkeypatch.undo()
+        assert_alike(env, plain, 20)
+
+
+@compiled
+@pytest.mark.parametrize("at", ["start", "recall"])
+def test_an_interrupt_while_threads_are_got_ready_does_no_harm(
+    at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody works twice in one place, and nobody looks at arrays that are gone."""
+    start = threading.Thread.start
+
+    def begin(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    def recall(crew: stepping.Crew) -> None:
+        raise KeyboardInterrupt
+
+    with VecEnv(SMALL, 40) as plain, VecEnv(SMALL, 40) as env:
+        env.engine.num_threads = 3
+        if at == "recall":
+            env.reset(1)
+        with monkeypatch.context() as patch:
+            if at == "start":
+                patch.setattr(threading.Thread, "start", begin)
+            else:
+                patch.setattr(stepping.Crew, "_recall", recall)
+                env.engine.reserve(50, 600)
+            with pytest.raises(KeyboardInterrupt):
+                env.reset(1)
+        plain.engine.reserve(50, 600)
+        env.engine.reserve(50, 600)
+        env.reset(1)
+        plain.reset(1)
+        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("metta-")]
+        assert sorted(names) == ["metta-1", "metta-2"]
+        assert_alike(env, plain, 30)
 
 
 def test_importing_metta_starts_nothing() -> None:

@@ -127,7 +127,7 @@ class GridEngine(WorldReader):
         self._agents_of_rule = np.array([rule.num_agents for rule in self.rules])
         self._num_threads = 1
         self._hold(state)
-        self._crew = Crew(self._board, 1, self.max_agents)
+        self._crew = Crew(1, self.max_agents)
         self._bind()
         if num_threads != 1:
             self.num_threads = num_threads
@@ -144,7 +144,7 @@ class GridEngine(WorldReader):
         self._crew.close()
         self._num_threads = count
         self._hold(self._state)
-        self._crew = Crew(self._board, count, self.max_agents)
+        self._crew = Crew(count, self.max_agents)
 
     def reset(
         self,
@@ -218,7 +218,7 @@ class GridEngine(WorldReader):
         begins[:, 0] = worlds
         begins[:, 6] = self._margin
         begins[:, 7] = self._stride
-        self._crew.run(self._no_words, BEGIN, 0, count)
+        self._crew.run(self._board, self._no_words, BEGIN, 0, count)
         self.agent_mask[worlds] = self._agents_of_rule[begins[:, 1], None] > np.arange(self.max_agents)
         if self._waiting:
             self._began[worlds] = True
@@ -271,7 +271,7 @@ class GridEngine(WorldReader):
             words = np.clip(actions, _INT32_RANGE.min, _INT32_RANGE.max).astype(np.int32)
         if not words.flags.carray:
             words = np.array(words, order="C")
-        result = self._crew.run(words.view(np.int32), job, start, stop)
+        result = self._crew.run(self._board, words.view(np.int32), job, start, stop)
         if result > 0xFFFFFFFF:
             self._grow_invalid(start, stop)
         return result
@@ -361,9 +361,7 @@ class GridEngine(WorldReader):
 
     def _hold(self, state: State) -> None:
         """Make these the engine's arrays."""
-        threads = self._num_threads
-        self._state = state
-        self._board = Board(
+        board = Board(
             rules=describe(self._tables),
             state=describe(state),
             episodes=describe(self.episodes),
@@ -371,8 +369,9 @@ class GridEngine(WorldReader):
             maps=self._maps,
             begins=self._begins,
             streams=self._streams,
-            fields=np.zeros((threads, self.max_height * self.max_width), np.int16),
+            fields=np.zeros((self._num_threads, self.max_height * self.max_width), np.int16),
         )
+        self._state, self._board = state, board  # at once: an interrupt may come at any call
 
     def _num_codes(self, converters: int) -> int:
         return int(1 + self.max_agents + converters + self._tables.objects.shape[1])
@@ -425,10 +424,7 @@ class GridEngine(WorldReader):
 
     def _replace(self, **arrays: Any) -> None:
         """Go on with other arrays in the place of some."""
-        kept = self._board, self._state  # until no thread looks at them any more
         self._hold(self._state._replace(**arrays))
-        self._crew.replace_board(self._board)
-        del kept
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a snapshot holds; `rules` is a fingerprint."""

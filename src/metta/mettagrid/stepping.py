@@ -49,30 +49,44 @@ class Crew:
     Interpreted, or forked off another process, there are no helpers, and the caller does everything.
 
     Args:
-        board: what jobs are done on; its arrays have to outlive the crew.
         threads: the caller included.
         agents: of a world.
     """
 
-    def __init__(self, board: Board, threads: int, agents: int) -> None:
+    def __init__(self, threads: int, agents: int) -> None:
         self._helpers: list[threading.Thread] = []
-        self._missing = 0 if is_interpreted() else threads - 1
+        self._threads = 1 if is_interpreted() else threads
+        self._board: Board | None = None
         self._last = 0.0
         shared = np.zeros(TICKETS + LINE * threads, np.int64)
-        shared[THREADS] = 1 + self._missing
-        self._shift = _Shift(_table(board), shared)
+        shared[THREADS] = self._threads
+        self._shift = _Shift(None, shared)
+        for _ in range(1, self._threads):
+            self._shift.asleep.append(False)
+            self._shift.doors.append(threading.Lock())
+            self._shift.doors[-1].acquire()
         self._agents = agents
         weakref.finalize(self, _dismiss, self._shift)
 
-    def run(self, words: Ints, job: int, first: int, last: int) -> int:
-        """Do a job; see `do_job`."""
+    def run(self, board: Board, words: Ints, job: int, first: int, last: int) -> int:
+        """Do a job; see `do_job`.
+
+        Args:
+            board: what it is done on; its arrays have to stay until another board is given, or the crew is closed.
+            words, job, first, last: see `do_job`.
+
+        Raises:
+            RuntimeError: the system does not let a thread start.
+        """
         shift = self._shift
+        if board is not self._board:
+            self._replace_board(board)
         if is_interpreted():
             with np.errstate(all="ignore"):  # compiled code does not warn of overflows either
                 return do_job(shift.board, shift.shared, words, 0, job, first, last, 0)
-        if not self._helpers and not self._missing:
+        if self._threads == 1:
             return do_job(shift.board, shift.shared, words, 0, job, first, last, 0)
-        if self._missing:
+        if len(self._helpers) < self._threads - 1:
             self._hire()
         if (
             True in shift.asleep
@@ -91,34 +105,35 @@ class Crew:
         """Whether all helpers sleep."""
         return all(self._shift.asleep)
 
-    def replace_board(self, board: Board) -> None:
-        """Go on with other arrays."""
-        self._recall()
-        self._shift.board = _table(board)
-
     def close(self) -> None:
         """End the helpers. Closing twice is fine; jobs are done by the caller afterwards."""
         _dismiss(self._shift)
         for helper in self._helpers:
-            helper.join()
+            if helper.is_alive():
+                helper.join()
         self._helpers = []
-        self._missing = 0
+        self._threads = 1
         self._shift.shared[THREADS] = 1
 
+    def _replace_board(self, board: Board) -> None:
+        """Go on with other arrays, which nobody may look at by an old table; if interrupted it is done anew."""
+        self._recall()
+        self._shift.board = board if is_interpreted() else describe(board)
+        self._board = board
+
     def _hire(self) -> None:
-        """Start the helpers, and find out how many pauses their patience is."""
+        """Start the helpers that are missing."""
         shift = self._shift
-        began = time.perf_counter()
-        do_job(shift.board, shift.shared, _NO_WORDS, 1, 0, 0, 0, _PROBE)
-        shift.patience = int(_PROBE * PATIENCE / (time.perf_counter() - began)) + 1
-        for place in range(1, self._missing + 1):
-            shift.asleep.append(False)
-            shift.doors.append(threading.Lock())
-            shift.doors[-1].acquire()
+        shift.patience = pauses_of_patience(shift.board, shift.shared)
+        for place in range(1 + len(self._helpers), self._threads):
             helper = threading.Thread(target=_help, args=(shift, place), name=f"metta-{place}", daemon=True)
-            helper.start()
-            self._helpers.append(helper)
-        self._missing = 0
+            self._helpers.append(helper)  # before it starts: who interrupts that cannot tell whether it did
+            try:
+                helper.start()
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"thread {place + 1} of {self._threads} could not be started ({error}); lower num_threads."
+                ) from None
 
     def _call(self) -> None:
         """Wake the helpers that sleep."""
@@ -134,14 +149,20 @@ class Crew:
         shift.shared[RECALL] = 1
         while any(
             helper.is_alive() and not asleep
-            for helper, asleep in zip(self._helpers, shift.asleep, strict=True)
+            for helper, asleep in zip(self._helpers, shift.asleep, strict=False)
         ):
             time.sleep(0)
         shift.shared[RECALL] = 0
 
 
-def _table(board: Board) -> Any:
-    return board if is_interpreted() else describe(board)
+def pauses_of_patience(board_table: Any, shared: Longs) -> int:
+    """How many pauses make up `PATIENCE`."""
+    times = []
+    for _ in range(4):  # the first may have to load the code, and any may be held up
+        began = time.perf_counter()
+        do_job(board_table, shared, _NO_WORDS, 1, 0, 0, 0, _PROBE)
+        times.append(time.perf_counter() - began)
+    return int(_PROBE * PATIENCE / min(times)) + 1
 
 
 def _help(shift: _Shift, place: int) -> None:
