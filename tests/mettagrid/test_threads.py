@@ -194,6 +194,7 @@ def test_patience_does_not_count_what_loading_takes(monkeypatch: pytest.MonkeyPa
         return 0
 
     monkeypatch.setattr(stepping, "do_job", job)
+    monkeypatch.setattr(stepping, "PATIENCE", 1e-4)
     monkeypatch.setattr(stepping.time, "perf_counter", lambda: now[0])
     assert stepping.pauses_of_patience(None, np.zeros(1, np.int64)) in (5000, 5001)
 
