@@ -214,7 +214,6 @@ def test_a_world_is_a_function_of_rules_map_seed_and_actions(
     grids = [random_grid(rules[r], rng) for r in which]
     plans = [random_actions(rules[r], rng, 20) for r in which]
     batch = GridEngine(rules, 5, max_height=14, max_width=14, num_threads=num_threads)
-    batch.agents_per_thread = 1
     # Some other life before, which has to leave no trace.
     batch.reset(range(5), [grids[which.index(which[0])]] * 5, [7] * 5, [which[0]] * 5)
     noise = np.full((5, batch.max_agents, 2), 2**31 - 1, np.int32)

@@ -41,9 +41,9 @@ class Environment(AsyncVecEnv):
         zero_copy: observations that are handed out are live, and valid until their worlds are stepped again; False: they
             are copies.
         vectorization: "serial": one thread of this process steps all worlds. "threads": `num_workers` threads of this
-            process do; the engine takes fewer where a thread would get less than 256 agents. "multiprocessing":
-            `num_workers` processes do, and also build the maps; while they work this process is free. Handing work over
-            costs more than small worlds do: in docs/measured.md both gain with 6,000 agents, and neither with a few hundred.
+            process do, the caller's among them. "multiprocessing": `num_workers` processes do, and also build the maps;
+            while they work this process is free. Handing work over costs more than small worlds do: in
+            docs/performance.md both gain with 6,000 agents, and neither with a few hundred.
         seed: decides maps and agent order of every episode to come.
         is_training: outcomes reach the curriculum, and every world's first episode is cut off at a random step, so that
             a batch of experience sees every phase of an episode. False: episodes are whole, and the curriculum chooses
