@@ -54,6 +54,16 @@ def test_shared_rows_are_the_plain_function(two_threads, monkeypatch, config, ag
         torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-8)
 
 
+def test_a_hook_of_the_callers_sees_the_whole_gradient_once(two_threads) -> None:
+    agent, plain = make_agent().double(), make_agent(path="plain").double()
+    for each in (agent, plain):
+        for parameter in each.parameters():
+            parameter.register_hook(lambda gradient: 0.5 * gradient)
+    segments = random_segments(agent, np.random.default_rng(0), 7, 5)
+    for got, expected in zip(results_of(agent, segments), results_of(plain, segments), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-8)
+
+
 def test_the_features_of_all_rows_are_analysed(two_threads) -> None:
     agent, alone = (
         make_agent(analyze_weights_interval=1),

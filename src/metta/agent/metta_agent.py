@@ -372,8 +372,10 @@ class MettaAgent(nn.Module):
         """Log probabilities `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         parts = row_parts(self.path, self.reference, obs.shape[1], obs.shape[0] * obs.shape[1])
-        # What clamps a gradient must see the whole of it, and a state with a graph is no parameter.
-        if self.config.clip_range > 0 or state.h.requires_grad or state.c.requires_grad or not parameters:
+        # A hook (`clip_range` is one, a caller may have others) must see the whole gradient, and a state with a graph is no
+        # parameter.
+        hooked = any(p._backward_hooks for p in parameters)
+        if hooked or state.h.requires_grad or state.c.requires_grad or not parameters:
             parts = [slice(0, obs.shape[1])]
 
         def compute(rows: slice) -> tuple[torch.Tensor, ...]:
