@@ -492,3 +492,26 @@ def test_the_loss_is_that_of_the_definition(collected, monkeypatch, fault) -> No
         monkeypatch.setattr("metta.rl.losses.vtrace_advantages", fault)
     got = float(update(agent, experience, minibatch, advantages, config).detach())
     assert (abs(got - expected) < 1e-5 * abs(expected) + 1e-6) == (fault is None), (got, expected)
+
+
+def test_a_loop_of_ones_own_shares_rows_as_train_ppo_does(collected, monkeypatch) -> None:
+    """Else torch's threads and those with rows would wait for one another, for most of the time."""
+    agent, experience = collected
+    seen = []
+    evaluate, after_update = agent.evaluate, agent.after_update
+    monkeypatch.setattr(agent, "evaluate", lambda *a: seen.append(torch.get_num_threads()) or evaluate(*a))
+    monkeypatch.setattr(
+        agent, "after_update", lambda *a: seen.append(torch.get_num_threads()) or after_update(*a)
+    )
+    advantages = compute_advantages(experience)
+    config = trainer_config(experience)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for minibatch in experience.minibatches(advantages, config, 0):
+            Optimizer(policy=agent).step(update(agent, experience, minibatch, advantages, config))
+            break
+        assert seen == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from metta.agent.policy import Policy
+from metta.agent.row_parallel import sharing_rows
 from metta.rl.advantage import compute_advantage
 from metta.rl.distributed import all_mean, any_rank
 from metta.rl.finite import complaint_about, stop_run
@@ -269,6 +270,7 @@ class Losses:
         return target_kl is not None and any_rank(self._last.get("approx_kl", 0.0) > target_kl)
 
 
+@sharing_rows()
 def process_minibatch_update(
     policy: Policy,
     experience: Experience,

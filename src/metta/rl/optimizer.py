@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from metta.agent.policy import Policy
+from metta.agent.row_parallel import sharing_rows
 from metta.rl.finite import complaint_about, complaint_about_gradients, stop_run
 from metta.rl.muon import MuonWithAdam, hidden_matrices
 from metta.rl.trainer_config import OptimizerConfig
@@ -119,6 +120,7 @@ class Optimizer(torch.optim.Optimizer):
         self.param_groups = self._inner.param_groups
         self.state = self._inner.state
 
+    @sharing_rows()
     def step(  # type: ignore[override]
         self, loss: torch.Tensor | None = None, epoch: int | None = None, accumulate_steps: int = 1
     ) -> dict[str, float]:
