@@ -130,6 +130,14 @@ def test_mazes_are_connected_and_lead_to_the_altars(seed: int, room: int, wall: 
     assert (grid[top : top + 5, left : left + 7] != 7).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(300, 20), (20, 300)])
+def test_long_mazes_are_whole(width: int, height: int) -> None:
+    config = MazeConfig(width=width, height=height, border_width=1, objects={"altar": 1}, wall_size=2)
+    grid = draw(config)
+    assert (reached(grid) == (grid != CODES["wall"])).all()
+    assert (grid[-9:, -9:] != CODES["wall"]).any()
+
+
 def test_mazes_have_no_loops() -> None:
     """Each further room is opened by exactly one passage: free cells = rooms + passages, where both are one cell."""
     config = MazeConfig(

@@ -239,3 +239,9 @@ def test_any_bytes_give_a_description_or_our_sentence(content: bytes, tmp_path: 
         assert str(file) in str(error)  # noqa: PT017 - which of the two it is is part of the example
     else:
         assert description.path
+
+
+def test_a_name_of_any_length_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"no environment is called 'x+\.\.\.'; known are") as caught:
+        make_curriculum("x" * 10_000)
+    assert "x" * 1000 not in str(caught.value)

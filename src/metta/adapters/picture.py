@@ -1,4 +1,4 @@
-"""A world as a picture, for the render modes of other libraries. The page of `metta replay` shows far more."""
+"""A world as a picture, for the render modes of other libraries. The page of `write_replay_page` shows far more."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from metta.common.reading import one_line
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, SingleTaskCurriculum
 from metta.mettagrid.worlds.arena import ARENA, ARENA_TASKS, puffer
@@ -188,4 +189,4 @@ def get_curriculum(path: str) -> Curriculum:
     known = [*_environments, *_curricula]
     close = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}."
-    raise ValueError(f"no environment is called '{path}'; {hint}")
+    raise ValueError(f"no environment is called '{one_line(path)}'; {hint}")

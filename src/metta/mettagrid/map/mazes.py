@@ -38,8 +38,10 @@ def build_maze(
     for row in range(rows):
         for col in range(cols):
             top, left = row * pitch, col * pitch
-            inner[top : top + room, left : left + room + right[row, col] * config.wall_size] = 0
-            inner[top : top + room + down[row, col] * config.wall_size, left : left + room] = 0
+            # As Python's integers: those of 8 bits would overflow beyond cell 127.
+            across, below = int(right[row, col]) * config.wall_size, int(down[row, col]) * config.wall_size
+            inner[top : top + room, left : left + room + across] = 0
+            inner[top : top + room + below, left : left + room] = 0
     top, left = (height - config.centre_height) // 2, (width - config.centre_width) // 2
     middle = inner[top : top + config.centre_height, left : left + config.centre_width]
     things: list[int] = []
