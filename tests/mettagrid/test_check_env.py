@@ -20,6 +20,7 @@ from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.grid_engine import GridEngine
 from metta.mettagrid.map import builder
 from metta.mettagrid.testing import CheckError, check_curriculum, check_env
+from metta.mettagrid.testing.legality import check_illegal_actions
 from metta.mettagrid.vec import StepBatch, VecEnv
 
 SMALL = EnvConfig(
@@ -360,6 +361,40 @@ class MovesAnAgent(VecEnv):
             for i, thing in places(world, **options).items()
         }
         return batch
+
+
+class TurnsAtRefusals(VecEnv):
+    """Shows an agent turned after an action that was refused, which is soundly counted."""
+
+    def step(self, *arguments: Any) -> StepBatch:
+        batch = super().step(*arguments)
+        if not self.engine.action_success.any():
+            state = self.engine.agent_state
+            self.engine.agent_state = lambda world: state(world) + 1  # type: ignore[method-assign]
+        return batch
+
+
+class TakesAtRefusals(VecEnv):
+    """Shows agents with other items after actions that were refused."""
+
+    def step(self, *arguments: Any) -> StepBatch:
+        batch = super().step(*arguments)
+        held = self.engine.agent_inventory
+        self.engine.agent_inventory = lambda world: held(world) + 1  # type: ignore[method-assign]
+        return batch
+
+
+@pytest.mark.parametrize("kind", [TurnsAtRefusals, TakesAtRefusals])
+def test_a_refused_action_that_changes_an_agent_is_found(kind: type[VecEnv]) -> None:
+    with kind(SMALL, 2) as env:
+        env.reset()
+        with pytest.raises(
+            CheckError, match=r"the illegal action \(-1, 0\) in world 0 changed an agent; refuse it before"
+        ):
+            check_illegal_actions(env, "mine")
+    with VecEnv(SMALL, 2) as env:
+        env.reset()
+        check_illegal_actions(env, "mine")
 
 
 class GivesItems(VecEnv):
