@@ -68,6 +68,42 @@ def test_every_form_of_an_environment_is_taken() -> None:
     assert not any(several.state_dict()["episodes"]), "it hears nothing of being checked"
 
 
+def nothing(num_worlds: int, **options: Any) -> None:
+    """Forgets to return what it made."""
+
+
+@pytest.mark.parametrize(
+    ("subject", "options", "kind", "sentence"),
+    [
+        (
+            5,
+            {},
+            TypeError,
+            "env is a int; pass a configuration, a curriculum, a registered name or a function",
+        ),
+        (
+            {"gme": {}},
+            {},
+            ValueError,
+            "the environment has a wrong entry at gme: Extra inputs are not permitted",
+        ),
+        (SMALL, {"steps": 0}, ValueError, "steps is 0; play 1 step or more"),
+        (nothing, {}, CheckError, "nothing made a NoneType; return a VecEnv"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_in_a_sentence(
+    subject: Any, options: dict[str, Any], kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence) as caught:
+        quick(subject, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_is_no_curriculum() -> None:
+    with pytest.raises(TypeError, match="curriculum is a str, not a Curriculum"):
+        check_curriculum("/env/mettagrid/curriculum/simple")  # type: ignore[arg-type]
+
+
 def test_an_environment_that_is_there_is_checked_as_it_is() -> None:
     with VecEnv(SMALL, 2) as env:
         report = check_env(env, steps=20)

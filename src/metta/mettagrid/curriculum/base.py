@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Task:
     config: EnvConfig
 
 
+@runtime_checkable
 class Curriculum(Protocol):
     """Chooses the task of each new episode and hears how it went.
 

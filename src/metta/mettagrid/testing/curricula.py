@@ -96,8 +96,14 @@ def check_curriculum(curriculum: Curriculum, *, seed: int = 0, episodes: int = 2
 
     Raises:
         CheckError: it breaks one of these; one sentence says which.
+        TypeError: it is no curriculum.
     """
     name = type(curriculum).__name__
+    given: object = curriculum
+    if not isinstance(given, Curriculum):
+        raise TypeError(
+            f"curriculum is a {name}, not a Curriculum; make_curriculum turns names and files into one."
+        )
     if not curriculum.tasks:
         raise CheckError(f"{name} has no tasks; list every task that it can choose.")
     mine = copy.deepcopy(curriculum)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum, Task
 from metta.mettagrid.env import MettaGridEnv
@@ -19,6 +21,7 @@ from metta.mettagrid.testing.runs import CheckReport, action_seeds, compare, has
 from metta.mettagrid.testing.single import check_single
 from metta.mettagrid.testing.streams import CheckError
 from metta.mettagrid.vec import VecEnv
+from metta.mettagrid.world_config import explain
 
 MakeEnv = Callable[..., VecEnv]
 """Makes an environment: called with the number of worlds and the keywords seed, num_threads and num_workers."""
@@ -56,8 +59,11 @@ def check_env(
 
     Raises:
         CheckError: an AssertionError; one sentence says what is wrong, where, and what to do.
-        ValueError: the configuration itself is refused.
+        ValueError: the configuration itself is refused, or `steps` is not positive.
+        TypeError: nothing that an environment can be made from.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; play 1 step or more.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if isinstance(env, VecEnv | MettaGridEnv):
@@ -80,7 +86,10 @@ def _check_made(env: Any, steps: int, seed: int, num_worlds: int, num_workers: i
     report = CheckReport(name)
     if curriculum is not None:
         _check_description(name, env, curriculum, report)
-    with make(num_worlds, seed=seed) as main:
+    made: object = make(num_worlds, seed=seed)
+    if not isinstance(made, VecEnv):
+        raise CheckError(f"{name} made a {type(made).__name__}; return a VecEnv.")
+    with made as main:
         reference = check_single(main, name, steps, seed, report)
         frozen_tasks = _fix_tasks(main)
         seeds = action_seeds(seed, num_worlds)
@@ -154,12 +163,20 @@ def _maker(env: Any) -> tuple[str, MakeEnv, Curriculum | None]:
             get_curriculum(env),
         )
     if isinstance(env, Mapping):
-        env = EnvConfig.model_validate(env)
+        try:
+            env = EnvConfig.model_validate(env)
+        except ValidationError as error:
+            raise ValueError(explain(error, "the environment")) from None
     if isinstance(env, EnvConfig):
         with VecEnv(env) as single:
             return "the environment", partial(VecEnv, env), single.curriculum
     if callable(env):
         return getattr(env, "__name__", "the environment"), env, None
+    if not isinstance(env, Curriculum):
+        raise TypeError(
+            f"env is a {type(env).__name__}; pass a configuration, a curriculum, a registered name or a function that makes the "
+            "environment."
+        )
     return (
         type(env).__name__,
         lambda worlds, **options: VecEnv(copy.deepcopy(env), worlds, **options),
