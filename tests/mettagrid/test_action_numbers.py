@@ -33,3 +33,13 @@ def test_actions_are_taken_as_the_nearest_numbers_of_32_bits(dtype: str, num_wor
             env.step(given)
             nearest = [min(max(number, -(2**31)), 2**31 - 1) for number in given.ravel().tolist()]
             assert env._fleet.episodes.actions.ravel().tolist() == nearest
+
+
+def test_an_engine_reads_no_further_than_the_actions_that_it_was_given() -> None:
+    with VecEnv(SMALL, 4) as env:
+        before = env.engine.snapshot()
+        for rows in (0, 11, 13):
+            with pytest.raises(ValueError, match=r"worlds 0 to 3 take 12 rows"):
+                env.engine.play(np.zeros((rows, 2), np.int32), 0, 4)
+        after = env.engine.snapshot()
+        assert all(np.array_equal(before[name], after[name]) for name in before)

@@ -261,7 +261,15 @@ class GridEngine(WorldReader):
 
         Returns:
             how many episodes ended.
+
+        Raises:
+            ValueError: not a row for each agent of these worlds.
         """
+        if actions.shape != ((stop - start) * self.max_agents, 2):
+            raise ValueError(
+                f"actions have shape {actions.shape}; worlds {start} to {stop - 1} take {(stop - start) * self.max_agents} "
+                "rows of (action id, argument)."
+            )
         return self._step(actions, PLAY, start, stop) & 0xFFFFFFFF if start < stop else 0
 
     def _step(self, actions: NDArray[np.integer[Any]], job: int, start: int, stop: int) -> int:

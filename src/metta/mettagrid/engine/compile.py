@@ -28,7 +28,7 @@ from numba.core import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-ENGINE_SECONDS = 20
+ENGINE_SECONDS = 25
 """Roughly what compiling the engine takes; only for the message."""
 
 OTHER_SECONDS = 3
