@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -441,7 +441,8 @@ def test_workers_end_with_the_process_that_made_them(end: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    with process, deadline(120):
+    with process, deadline(120), ExitStack() as failed:
+        failed.callback(process.kill)  # or leaving would wait for it without end
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -456,6 +457,8 @@ def test_workers_end_with_the_process_that_made_them(end: str) -> None:
         assert said.count("Traceback") == (end == "SIGINT")
         assert "resource_tracker" not in said
         assert "worker" not in said
+        process.wait()
+        failed.pop_all()
     assert process.returncode == {"runs out": 0, "SIGKILL": -9, "SIGINT": -2}[end]
 
 

@@ -70,14 +70,23 @@ TICKETS = 32
 LINE = 8
 
 PARTS = 8
-"""Parts into which a job is cut for every thread: the first to be done takes from what is left of the others."""
+"""Parts into which a job is cut for every thread, at least: the first to be done takes from what is left of the others."""
+
+PART_AGENTS = 256
+"""The most agents of a part, where a world has no more. A part takes some tens of microseconds then, and who waits for the last
+part of another thread never waits for long."""
+
+_MOST_PARTS = 0xFFFF
 
 YIELD_AFTER = 4096
 """Pauses after which a thread that waits for the others lets the system run something else."""
 
 LEAST_ALONE, MOST_ALONE = 32, 8192
-"""Jobs that the caller then does by itself, since somebody else seems to need the cores: twice as many each time, and
-one fewer for every job that goes well."""
+"""Jobs that the caller then does by itself if it waited for a good part of what the whole job takes, since somebody else seems to
+need the cores: twice as many each time, and one fewer for every job that goes well."""
+
+ALONE_AGENTS = 1 << 20
+"""The most agents that are stepped like that before it is tried again: some tenths of a second."""
 
 
 class Episodes(NamedTuple):
@@ -192,7 +201,9 @@ def take_actions(actions: Ints, words: Ints, first: int, last: int) -> None:
 def share_job(board: Board, shared: Longs, job: int, first: int, last: int) -> int:
     """Hand the parts of a job out, do one's own, then what others have left over, and wait for the rest."""
     threads = int(shared[THREADS])
-    size = max(1, (last - first) // (threads * PARTS))
+    agents = 1 if job == BEGIN else open_episodes(board.episodes).actions.shape[1]
+    size = max(1, min((last - first) // (threads * PARTS), PART_AGENTS // agents))
+    size = max(size, (last - first + _MOST_PARTS - 1) // _MOST_PARTS)
     parts = (last - first + size - 1) // size
     shared[JOB] = job
     shared[FIRST] = first
@@ -212,9 +223,9 @@ def share_job(board: Board, shared: Longs, job: int, first: int, last: int) -> i
         waited += 1
         if waited > YIELD_AFTER:
             give_way()
-    if waited > YIELD_AFTER:
+    if waited > YIELD_AFTER + (last - first) * agents:  # stepping an agent takes a few pauses
         shared[CAUTION] = min(2 * max(int(shared[CAUTION]), LEAST_ALONE), MOST_ALONE)
-        shared[ALONE] = shared[CAUTION]
+        shared[ALONE] = min(int(shared[CAUTION]), ALONE_AGENTS // ((last - first) * agents))
     elif shared[CAUTION] > 0:
         shared[CAUTION] -= 1
     return read_word(shared, RESULT)
