@@ -62,8 +62,8 @@ def own_features(patch: Patch, due: Due) -> None:
     plain = MettaAgent._remember
 
     def remember(self: MettaAgent, *args: Any) -> Any:
-        features, state = plain(self, *args)
-        return (features * math.nan, state) if due() else (features, state)
+        remembered, state, read = plain(self, *args)
+        return (remembered * math.nan if due() else remembered, state, read)
 
     patch.setattr(MettaAgent, "_remember", remember)
 
