@@ -1,6 +1,8 @@
 import itertools
 
+import numba
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from metta.agent import core as core_module
 from metta.agent.core import LSTMCore, LSTMLayer
-from metta.agent.lstm_kernels import multiply_add, pack, squash
+from metta.agent.lstm_kernels import FAST, _tanh, multiply_add, pack
 from metta.agent.state import PolicyState
 
 
@@ -92,6 +94,12 @@ def test_the_product_by_panels(rows: int, depth: int, columns: int) -> None:
     multiply_add(x[-1:], pack(weight), alone)
     multiply_add(x, pack(weight), many)
     assert np.array_equal(alone[0], many[-1])
+
+
+@numba.njit(fastmath=FAST, error_model="numpy")
+def squash(x: npt.NDArray[np.float32]) -> None:
+    for j in range(x.shape[0]):
+        x[j] = _tanh(x[j])
 
 
 def test_single_precision_tanh() -> None:

@@ -56,17 +56,6 @@ def _overload_tanh(x: Any) -> Callable[[Any], Any]:
     return rational if x == numba.float32 else exact
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def squash(x: Array) -> None:
-    """Hyperbolic tangent of every element, in place.
-
-    Args:
-        x: one-dimensional.
-    """
-    for j in range(x.shape[0]):
-        x[j] = _tanh(x[j])
-
-
 @numba.njit(cache=True, nogil=True)
 def pack(weight: Array) -> Array:
     """A matrix `[depth, columns]` cut into panels `[panels, depth * PANEL]`, row by row, filled up with zeros."""

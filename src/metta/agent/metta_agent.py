@@ -370,13 +370,15 @@ class MettaAgent(nn.Module):
         self, obs: torch.Tensor, state: PolicyState, resets: torch.Tensor | None = None, horizon: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, PolicyState]:
         """Log probabilities `[T, B, choices]`, values `[T, B]` and the state after the last tick."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
         parts = row_parts(self.path, self.reference, obs.shape[1], obs.shape[0] * obs.shape[1])
-        # A hook (`clip_range` is one, a caller may have others) must see the whole gradient, and a state with a graph is no
-        # parameter.
-        hooked = any(p._backward_hooks for p in parameters)
-        if hooked or state.h.requires_grad or state.c.requires_grad or not parameters:
-            parts = [slice(0, obs.shape[1])]
+        parameters: list[torch.Tensor] = []
+        if len(parts) > 1:
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            # A hook (`clip_range` is one, a caller may have others) must see the whole gradient, and a state with a graph is
+            # no parameter.
+            hooked = any(p._backward_hooks for p in parameters)
+            if hooked or state.h.requires_grad or state.c.requires_grad or not parameters:
+                parts = [slice(0, obs.shape[1])]
 
         def compute(rows: slice) -> tuple[torch.Tensor, ...]:
             some = None if resets is None else resets[:, rows].contiguous()

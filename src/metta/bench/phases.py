@@ -21,7 +21,7 @@ from metta.mettagrid.engine.converters import run_converters
 from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import draw_order
 from metta.mettagrid.engine.state import Ints, open_rules, open_state
-from metta.mettagrid.engine.step import begin_step, reward_agents, run_actions, step_worlds
+from metta.mettagrid.engine.step import begin_step, reward_agents, run_actions, step_world
 from metta.mettagrid.map.builder import make_map_builder
 from metta.mettagrid.vec import VecEnv
 
@@ -31,6 +31,15 @@ NOTHING = 6
 
 PARTS = 10
 """Turns that each way of stepping has in a round."""
+
+
+@kernel
+def run_worlds(rule_table: Any, state_table: Any, actions: Ints, start: int, stop: int) -> None:
+    """Do the whole step of worlds `start` to `stop - 1`, world by world as the engine does; see `run_phase`."""
+    rules = open_rules(rule_table)
+    state = open_state(state_table)
+    for w in range(start, stop):
+        step_world(rules, state, actions, w)
 
 
 @kernel
@@ -90,7 +99,7 @@ class PhasedWorlds:
         rules, state = self._engine.tables
         batch = actions.reshape(self._shape)
         start = time.perf_counter()
-        step_worlds(rules, state, batch, 0, self._shape[0])
+        run_worlds(rules, state, batch, 0, self._shape[0])
         self.kernel_seconds += time.perf_counter() - start
 
 

@@ -17,8 +17,16 @@ from metta.mettagrid.engine.board import (
     BEGIN,
     BEGIN_COLUMNS,
     GIVEN,
+    MAP_HEIGHT,
+    MAP_MARGIN,
+    MAP_STRIDE,
+    MAP_WIDTH,
+    PLAN,
     PLAY,
+    RULE_SET,
+    SEED,
     STEP,
+    WORLD,
     Board,
     Episodes,
     allocate_episodes,
@@ -181,10 +189,10 @@ class GridEngine(WorldReader):
         self._grow_things(converters)
         self._maps[list(worlds)] = maps
         begins = self._begins[: len(worlds)]
-        begins[:, 1] = rules
-        begins[:, 2] = GIVEN
-        begins[:, 3] = seeds
-        begins[:, 4:6] = sizes
+        begins[:, RULE_SET] = rules
+        begins[:, PLAN] = GIVEN
+        begins[:, SEED] = seeds
+        begins[:, MAP_HEIGHT : MAP_WIDTH + 1] = sizes
         self._begin(worlds)
 
     def begin(
@@ -205,9 +213,9 @@ class GridEngine(WorldReader):
         """
         self._check_worlds(worlds)
         begins = self._begins[: len(worlds)]
-        begins[:, 1] = rules
-        begins[:, 2] = plans
-        begins[:, 4:6] = self._plans.sizes[plans, :2]
+        begins[:, RULE_SET] = rules
+        begins[:, PLAN] = plans
+        begins[:, MAP_HEIGHT : MAP_WIDTH + 1] = self._plans.sizes[plans, :2]
         self._streams[: len(worlds)] = streams
         self._begin(worlds)
 
@@ -215,11 +223,11 @@ class GridEngine(WorldReader):
         """Begin what is written down in `_begins`."""
         count = len(worlds)
         begins = self._begins[:count]
-        begins[:, 0] = worlds
-        begins[:, 6] = self._margin
-        begins[:, 7] = self._stride
+        begins[:, WORLD] = worlds
+        begins[:, MAP_MARGIN] = self._margin
+        begins[:, MAP_STRIDE] = self._stride
         self._crew.run(self._board, self._no_words, BEGIN, 0, count)
-        self.agent_mask[worlds] = self._agents_of_rule[begins[:, 1], None] > np.arange(self.max_agents)
+        self.agent_mask[worlds] = self._agents_of_rule[begins[:, RULE_SET], None] > np.arange(self.max_agents)
         if self._waiting:
             self._began[worlds] = True
             self._waiting = not self._began.all()

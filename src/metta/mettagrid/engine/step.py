@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from metta.mettagrid.engine.actions import perform, punish
-from metta.mettagrid.engine.compile import hot_rule, kernel, rule
+from metta.mettagrid.engine.compile import hot_rule, rule
 from metta.mettagrid.engine.converters import run_converters
 from metta.mettagrid.engine.observe import observe
 from metta.mettagrid.engine.random import draw_order
@@ -44,35 +42,10 @@ from metta.mettagrid.engine.state import (
     Ints,
     Rules,
     State,
-    open_rules,
-    open_state,
 )
 
 ONE = np.float32(1)
 WRONG_TYPE, WRONG_ARG = 0, 1
-
-
-@kernel
-def step_worlds(rule_table: Any, state_table: Any, actions: Ints, start: int, stop: int) -> int:
-    """Do one step of worlds `start` to `stop - 1`.
-
-    Args:
-        rule_table: the rule tables, from `describe`.
-        state_table: the batch, from `describe`; changed in place.
-        actions: int32 `[B, A, 2]`, (action id, argument) per agent.
-        start: first world.
-        stop: one past the last world.
-
-    Returns:
-        the most rows of `State.invalid` that one of these worlds uses.
-    """
-    rules = open_rules(rule_table)
-    state = open_state(state_table)
-    used = 0
-    for w in range(start, stop):
-        step_world(rules, state, actions, w)
-        used = max(used, int(state.worlds[w, INVALID_USED]))
-    return used
 
 
 @hot_rule
