@@ -13,14 +13,16 @@ import torch
 
 import metta.rl.losses
 from metta.agent.metta_agent import MettaAgent
-from metta.agent.serialize import load_agent
+from metta.agent.policy_store import PolicyStore
+from metta.agent.serialize import load_agent, save_agent
 from metta.mettagrid.vec import VecEnv
 from metta.rl.advantage import compute_advantages
 from metta.rl.checkpoint import load_checkpoint, save_checkpoint
+from metta.rl.kickstarter import Kickstarter
 from metta.rl.losses import Losses, process_minibatch_update
 from metta.rl.optimizer import Optimizer, make_optimizer
 from metta.rl.rollout import perform_rollout_step, rollout
-from metta.rl.trainer_config import CheckpointConfig, SimulationConfig, TrainerConfig
+from metta.rl.trainer_config import CheckpointConfig, KickstartConfig, SimulationConfig, TrainerConfig
 from metta.rl.update import train_ppo
 from tiny_run import SIZES, train
 
@@ -244,27 +246,145 @@ def test_the_documented_loop_names_tensor_step_and_checkpoint(
     assert fresh.last_checkpoint == str(record.path)
 
 
-def test_spoilt_weights_are_never_saved(make_env, make_agent, make_experience, tmp_path) -> None:
-    agent = make_agent()
+def spoil_a_weight(run: dict[str, Any]) -> None:
+    with torch.no_grad():
+        run["agent"].value_head.layers[0].weight[1, 2] = math.inf
+
+
+def spoil_the_reference(run: dict[str, Any]) -> None:
+    run["agent"].reference[3] = math.nan
+
+
+def spoil_a_moment(run: dict[str, Any]) -> None:
+    """As a finite gradient does that is too large for its square; the weights then stand still for ever."""
+    run["optimizer"].zero_grad()
+    weight = run["agent"].action_head.layers[0].weight
+    weight.grad = torch.full_like(weight, 1e25)
+    run["optimizer"].step()
+    assert bool(weight.isfinite().all())
+
+
+def spoil_an_accumulated_gradient(run: dict[str, Any]) -> None:
+    loss = sum(p.sum() for p in run["agent"].parameters())
+    run["optimizer"].step(loss, accumulate_steps=2)
+    run["agent"].encoder.tokens.bias.grad[0] = math.nan
+
+
+def spoil_the_memory(run: dict[str, Any]) -> None:
+    run["experience"]._state.c[0, 1] = math.nan
+
+
+def spoil_a_teachers_memory(run: dict[str, Any]) -> None:
+    run["kickstarter"]._teachers[0]._after.state.h[0, 1] = math.nan
+
+
+SPOILT: dict[Callable[[dict[str, Any]], None], str] = {
+    spoil_a_weight: "inf in the weights value_head.layers.0.weight",
+    spoil_the_reference: "nan in the weights reference",
+    spoil_a_moment: "inf in the optimizer's exp_avg_sq of action_head.layers.0.weight",
+    spoil_an_accumulated_gradient: "nan in the gradient under way of encoder.tokens.bias",
+    spoil_the_memory: "nan in the agent's memory",
+    spoil_a_teachers_memory: "nan in the memory of the teacher .*teacher.pt",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_is_spoilt_is_never_saved(spoil, make_env, make_agent, make_experience, tmp_path) -> None:
+    agent, folder = make_agent(), tmp_path / "checkpoints"
+    save_agent(make_agent(1), teacher := tmp_path / "teacher.pt", {})
     experience = make_experience(make_env(), agent)
-    parts = {
+    kickstarter = Kickstarter(KickstartConfig(teacher_uri=str(teacher)), "cpu")
+    run = {
         "agent": agent,
-        "optimizer": make_optimizer(agent),
+        "optimizer": Optimizer(policy=agent),
         "experience": experience,
+        "kickstarter": kickstarter,
         "policy_store": None,
     }
-    keywords = {"checkpoint_path": tmp_path, "checkpoint_interval": 1, "agent_step": 0}
-    save_checkpoint(**parts, **keywords, epoch=1)
-    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    with torch.no_grad():
-        agent.value_head.layers[0].weight[1, 2] = math.inf
-    with pytest.raises(
-        FloatingPointError, match=r"inf in the weights value_head.layers.0.weight, so no .*000001.pt"
-    ):
-        save_checkpoint(**parts, **keywords, epoch=2)
+    keywords = {"checkpoint_path": folder, "checkpoint_interval": 1, "agent_step": 0}
+    rollout(experience, agent)
+    train_ppo(agent, run["optimizer"], experience, kickstarter=kickstarter)
+    save_checkpoint(**run, **keywords, epoch=1)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    spoil(run)
+    last = re.escape(str(folder / "checkpoint_000001.pt"))
+    sentence = f"^there is {SPOILT[spoil]}, so no checkpoint was written; the last good one is {last}: go on"
+    for epoch in (1, 2):
+        with pytest.raises(FloatingPointError, match=sentence):
+            save_checkpoint(**run, **keywords, epoch=epoch)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_spoilt_weights_alone_are_not_saved_either(make_agent, tmp_path) -> None:
+    agent = make_agent()
+    spoil_a_weight({"agent": agent})
     with pytest.raises(FloatingPointError, match=r"inf in the weights .* none was saved before"):
         save_checkpoint(agent, tmp_path, 2)
-    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(make_agent(), tmp_path, 1)
+    (file,) = tmp_path.iterdir()
+    before = file.read_bytes()
+    for epoch in (1, 2):
+        with pytest.raises(FloatingPointError, match=r"the last good one is .*checkpoint_000001\.pt"):
+            save_checkpoint(agent, tmp_path, epoch)
+    with pytest.raises(FloatingPointError, match=r"weights value_head.layers.0.weight are not all finite"):
+        PolicyStore(tmp_path).save(agent, 1)
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == before
+
+
+def test_a_gradient_is_looked_at_once_all_of_its_losses_are_in(make_agent) -> None:
+    agent = make_agent()
+    optimizer = Optimizer(policy=agent)
+    before = [p.detach().clone() for p in agent.parameters()]
+    for steep, sentence in ((0, "nan in the gradient of encoder"), (1, "nan in the gradient of encoder")):
+        for turn in range(3):
+            weight = agent.encoder.tokens.weight
+            wrong = 0 * (weight - weight.detach()).abs().sqrt().sum() if turn == steep else 0
+            loss = weight.square().sum() + wrong
+            if turn < 2:
+                assert optimizer.step(loss, accumulate_steps=3) == {}
+                continue
+            with pytest.raises(FloatingPointError, match=sentence):
+                optimizer.step(loss, accumulate_steps=3)
+    assert all(torch.equal(now, then) for now, then in zip(agent.parameters(), before, strict=True))
+    assert all(p.grad is None for p in agent.parameters())
+    assert optimizer.num_updates == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "term"), [("action_head", "ks_action_loss"), ("value_head", "ks_value_loss")]
+)
+def test_a_teacher_who_gives_no_number_is_named(
+    part, term, make_env, make_agent, make_experience, tmp_path
+) -> None:
+    save_agent(make_agent(1), teacher := tmp_path / "teacher.pt", {})
+    agent = make_agent()
+    experience = make_experience(make_env(), agent)
+    rollout(experience, agent)
+    kickstarter = Kickstarter(KickstartConfig(teacher_uri=str(teacher)), "cpu")
+    with torch.no_grad():
+        getattr(kickstarter._teachers[0].agent, part).layers[-1].bias[0] = math.nan
+    before = [p.detach().clone() for p in agent.parameters()]
+    with pytest.raises(FloatingPointError, match=f"^in update 1 there is nan in the term {term}"):
+        train_ppo(agent, make_optimizer(agent), experience, kickstarter=kickstarter)
+    assert all(torch.equal(now, then) for now, then in zip(agent.parameters(), before, strict=True))
+
+
+def test_a_memory_that_is_no_number_stops_the_next_step(make_env, make_agent, make_experience) -> None:
+    agent = make_agent()
+    experience = make_experience(make_env(lengths=(50, 60)), agent)
+    rollout(experience, agent, 64)
+    spoil_the_memory({"experience": experience})
+    with pytest.raises(FloatingPointError, match=r"step 9 of agent 1\) there is nan in the policy's"):
+        rollout(experience, agent, 64)
+
+
+def test_observations_can_hold_no_nan(make_agent) -> None:
+    """They are bytes, whatever environment they come from: other numbers are refused."""
+    agent = make_agent()
+    with pytest.raises(ValueError, match=r"obs is torch\.float32"):
+        agent.act(torch.full((2, 4, 3), math.nan), agent.initial_state(2))
 
 
 def test_an_early_stop_does_not_hide_an_infinite_loss(

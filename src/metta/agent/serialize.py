@@ -35,6 +35,7 @@ def save_agent(agent: MettaAgent, path: StrPath, metadata: dict[str, Any]) -> No
 
     Raises:
         ValueError: the metadata cannot be written as JSON.
+        FloatingPointError: a weight is not finite; what the file held before is kept.
     """
     try:
         text = json.dumps(metadata, allow_nan=False)
@@ -51,6 +52,12 @@ def save_agent(agent: MettaAgent, path: StrPath, metadata: dict[str, Any]) -> No
     if agent.translation is not None:
         header["world"] = json.dumps(agent.spec.to_json())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in agent.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise FloatingPointError(
+                f"the weights {name} are not all finite, so {os.fspath(path)} was not written: go on from a policy that was "
+                "saved before."
+            )
     atomic_write_bytes(path, save(tensors, header))
 
 

@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
-import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from metta.agent.metta_agent import MettaAgent
 from metta.agent.policy import Policy
 from metta.agent.policy_record import PolicyRecord
 from metta.agent.policy_store import PolicyStore, policy_file_name
 from metta.agent.serialize import load_weights, read_metadata, read_weights
 from metta.common.files import StrPath
 from metta.common.stopwatch import Stopwatch
-from metta.rl.distributed import fail_together, gather, get_rank, get_world_size, unwrap_agent
+from metta.rl.checkpoint_files import (
+    OptimizerLike,
+    check_optimizer,
+    last_good,
+    load_part,
+    rank_state_of,
+    read_part,
+    read_state,
+    remember_checkpoint,
+    remove_old_parts,
+    save_part,
+    save_policy,
+    saved_of_optimizer,
+    saved_of_policy,
+    saved_of_rank,
+)
+from metta.rl.distributed import fail_together, get_rank, get_world_size, unwrap_agent
 from metta.rl.experience import Experience
-from metta.rl.finite import refuse_spoilt_weights
+from metta.rl.finite import refuse_to_save
 from metta.rl.kickstarter import Kickstarter
-from metta.rl.optimizer import Optimizer
-from metta.rl.tensor_tree import read_tree, write_tree
 from metta.rl.trainer_config import due
 from metta.rl.types import STATE_FILE, TrainingState
-
-_RANK_KIND = "metta-rank-state-1"
-_OLD_PARTS = ("rank_state_*_rank_*.safetensors", ".rank_state_*.tmp", f".{STATE_FILE}.*.tmp")
-"""Files in the folder that no saved state names any more, once a new one is in place."""
-
-logger = logging.getLogger(__name__)
-
-
-class OptimizerLike(Protocol):
-    """What is asked of an optimizer here: torch's own and `metta.rl.optimizer.Optimizer` offer it."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of parameters with their options."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its state."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        """Go on from that."""
-        ...
 
 
 @overload
@@ -138,7 +123,7 @@ def save_checkpoint(
     Raises:
         TypeError: neither form, or a value that cannot be saved.
         ValueError: metadata that JSON cannot hold, or a negative epoch or interval.
-        FloatingPointError: a weight is not finite; nothing is written.
+        FloatingPointError: a weight, the optimizer's state or a memory is not finite; nothing is written.
         OSError: the folder cannot be written.
     """
     if (path is None) == (checkpoint_path is None):
@@ -149,7 +134,7 @@ def save_checkpoint(
         )
     if path is not None:
         if get_rank() == 0:
-            refuse_spoilt_weights(unwrap_agent(agent))
+            refuse_to_save(saved_of_policy(unwrap_agent(agent)), last_good(Path(path), None, None))
             PolicyStore(path).save(unwrap_agent(agent), epoch, metadata)
         return None
     if checkpoint_path is None or optimizer is None:
@@ -161,15 +146,18 @@ def save_checkpoint(
     if not force and not due(epoch, checkpoint_interval):
         return None
     folder = Path(checkpoint_path)
-    # All processes hold the same weights, so all of them refuse.
-    refuse_spoilt_weights(unwrap_agent(agent), None if experience is None else experience.last_checkpoint)
-    rank_state = _rank_state(experience, kickstarter)
-    save_id = _save_part(folder, epoch, rank_state)
+    rank_state = rank_state_of(experience, kickstarter)
+    with fail_together(needed=rank_state is not None):
+        own, last = unwrap_agent(agent), last_good(folder, experience, optimizer)
+        refuse_to_save(saved_of_policy(own), last)
+        refuse_to_save(saved_of_optimizer(optimizer, own), last)
+        refuse_to_save(saved_of_rank(rank_state) if rank_state is not None else (), last)
+    save_id = save_part(folder, epoch, rank_state)
     record = None
     with fail_together(needed=rank_state is not None):
         if get_rank() == 0:
             notes = {"agent_step": agent_step} | ({} if score is None else {"score": score})
-            record = _save_policy(folder, unwrap_agent(agent), epoch, notes | (metadata or {}))
+            record = save_policy(folder, unwrap_agent(agent), epoch, notes | (metadata or {}))
             TrainingState(
                 epoch=epoch,
                 agent_step=agent_step,
@@ -183,68 +171,13 @@ def save_checkpoint(
                 world_size=get_world_size(),
                 save_id=save_id,
             ).save(folder)
-            for part in [part for pattern in _OLD_PARTS for part in folder.glob(pattern)]:
-                if not save_id or save_id not in part.name:
-                    part.unlink(missing_ok=True)
-    _remember(str(record.path if record else folder / policy_file_name(epoch)), experience, optimizer)
+            remove_old_parts(folder, save_id)
+    remember_checkpoint(
+        str(record.path if record else folder / policy_file_name(epoch)), experience, optimizer
+    )
     if record is None or policy_store is None:
         return record
     return policy_store.add(record.path)
-
-
-def _remember(policy: str, experience: Experience | None, optimizer: OptimizerLike | None) -> None:
-    """Let those who may have to stop the run know from where it can go on."""
-    if experience is not None:
-        experience.last_checkpoint = policy
-    if isinstance(optimizer, Optimizer):
-        optimizer.last_checkpoint = policy
-
-
-def _rank_state(experience: Experience | None, kickstarter: Kickstarter | None) -> dict[str, Any] | None:
-    """What this process alone goes on from; None without an experience, which the rest belongs to."""
-    if experience is None:
-        return None
-    memories = None if kickstarter is None else kickstarter.state_dict()
-    return {"experience": experience.state_dict(), "kickstarter": memories}
-
-
-def _save_part(folder: Path, epoch: int, rank_state: dict[str, Any] | None) -> str:
-    """Save the part of a rank other than 0, whose own is in the state. Returns what the names of all parts contain."""
-    if rank_state is None or get_world_size() == 1:
-        return ""
-    save_id = f"{epoch:06d}_{gather(secrets.token_hex(4))[0]}"
-    with fail_together():
-        if rank := get_rank():
-            write_tree(_part(folder, save_id, rank), rank_state, kind=_RANK_KIND)
-    return save_id
-
-
-def _part(folder: Path, save_id: str, rank: int) -> Path:
-    return folder / f"rank_state_{save_id}_rank_{rank}.safetensors"
-
-
-def _save_policy(folder: Path, agent: MettaAgent, epoch: int, metadata: dict[str, Any]) -> PolicyRecord:
-    """Save a policy without touching one of the same epoch that has other weights: a state may still name it.
-
-    The same policy saved again keeps what was said of it before, its score for instance.
-    """
-    path = folder / policy_file_name(epoch)
-    stem, number = path.stem, 1
-    known: dict[str, Any] | None = {}
-    while path.is_file() and (known := _metadata_of_same(path, agent)) is None:
-        number += 1
-        path = path.with_name(f"{stem}-{number}.pt")
-    return PolicyStore(folder).save(agent, epoch, {**(known or {}), **metadata}, file_name=path.name)
-
-
-def _metadata_of_same(path: Path, agent: MettaAgent) -> dict[str, Any] | None:
-    """What was saved with the weights that the agent has now; None if the file holds others."""
-    try:
-        weights, metadata = read_weights(agent, path)
-    except ValueError:
-        return None
-    same = all(torch.equal(weights[name], tensor.cpu()) for name, tensor in agent.state_dict().items())
-    return metadata if same else None
 
 
 @overload
@@ -322,7 +255,7 @@ def load_checkpoint(
             raise TypeError("load_checkpoint(agent, path) loads into an agent: pass one.")
         return {"epoch": 0, **load_weights(unwrap_agent(agent), path)}
     folder = Path(checkpoint_dir or "")
-    state = _read_state(folder)
+    state = read_state(folder)
     if state is None:
         return 0, 0, None
     policy = folder / (state.policy_path or policy_file_name(state.epoch))
@@ -333,10 +266,10 @@ def load_checkpoint(
         if own is None:
             read_metadata(policy)
         if optimizer is not None:
-            _check_optimizer(optimizer, state.optimizer_state_dict, folder / STATE_FILE)
-        saved = None if experience is None else _read_part(folder, state)
+            check_optimizer(optimizer, state.optimizer_state_dict, folder / STATE_FILE)
+        saved = None if experience is None else read_part(folder, state)
     if experience is not None and saved is not None:
-        _load_part(experience, kickstarter, saved)
+        load_part(experience, kickstarter, saved)
     if own is not None:
         own.load_state_dict(weights)
     if optimizer is not None:
@@ -353,79 +286,7 @@ def load_checkpoint(
         lr_scheduler.load_state_dict(state.lr_scheduler_state_dict)
     if stopwatch is not None and state.stopwatch_state is not None:
         stopwatch.load_state(state.stopwatch_state)
-    _remember(str(policy), experience, optimizer)
+    remember_checkpoint(str(policy), experience, optimizer)
     if policy_store is not None:
         policy_store.add(policy)
     return state.agent_step, state.epoch, str(policy)
-
-
-def _read_state(folder: Path) -> TrainingState | None:
-    """The run's state, the same in every process; None where there is none."""
-    state = None
-    with fail_together():
-        if (folder / STATE_FILE).is_file():
-            state = TrainingState.load(folder / STATE_FILE)
-    found = gather(None if state is None else [state.epoch, state.agent_step, state.save_id])
-    for rank, other in enumerate(found):
-        if other != found[0]:
-            raise ValueError(
-                f"rank {rank} and rank 0 do not find the same training state in {folder}: it must be one folder that "
-                "all processes share."
-            )
-    return state
-
-
-def _read_part(folder: Path, state: TrainingState) -> dict[str, Any] | None:
-    """What this process alone goes on from; None where its worlds have to start anew."""
-    if state.rank_state is None:
-        return None
-    if state.world_size != get_world_size():
-        if get_rank() == 0:
-            logger.info(
-                "%s was saved by %d processes and goes on with %d: weights, optimizer and clocks go on where they were, "
-                "all worlds start anew.",
-                folder,
-                state.world_size,
-                get_world_size(),
-            )
-        return None
-    if get_rank() == 0:
-        return state.rank_state
-    part: dict[str, Any] = read_tree(_part(folder, state.save_id, get_rank()), kind=_RANK_KIND)
-    return part
-
-
-def _load_part(experience: Experience, kickstarter: Kickstarter | None, saved: dict[str, Any]) -> None:
-    """Put back what each process alone goes on from: in all of them or, if any refuses, in none."""
-    undo: list[Callable[[], None]] = []
-    try:
-        with fail_together():
-            before = experience.state_dict()
-            experience.load_state_dict(saved["experience"])
-            undo.append(partial(experience.load_state_dict, before))
-            if kickstarter is not None and saved["kickstarter"] is not None:
-                memories = kickstarter.state_dict()
-                kickstarter.load_state_dict(saved["kickstarter"])
-                undo.append(partial(kickstarter.load_state_dict, memories))
-    except Exception:
-        for put_back in undo:
-            put_back()
-        raise
-
-
-def _check_optimizer(optimizer: OptimizerLike, state: dict[str, Any], file: Path) -> None:
-    saved = [len(group["params"]) for group in state["param_groups"]]
-    own = [len(group["params"]) for group in optimizer.param_groups]
-    if saved != own:
-        raise ValueError(
-            f"{file} was saved with another optimizer (groups of {saved} parameters there, {own} here): make it with "
-            "the same OptimizerConfig and agent."
-        )
-    for group, other in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        # A later torch may add options, and a schedule adds one; another kind also lacks some of the saved ones.
-        lacking = sorted(group.keys() - other.keys() - {"initial_lr"})
-        if lacking and other.keys() - group.keys() - {"initial_lr"}:
-            raise ValueError(
-                f"{file} was saved with another kind of optimizer, one without {', '.join(lacking)}: make it with the "
-                "same OptimizerConfig and agent."
-            )

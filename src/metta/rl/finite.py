@@ -126,20 +126,24 @@ def complaint_about_gradients(owner: Any, parameters: Iterable[nn.Parameter], wh
     return f"{where} there is inf in the norm of the gradient, whose elements are finite"
 
 
-def refuse_spoilt_weights(agent: nn.Module, last_checkpoint: str | None = None) -> None:
-    """Keep weights that are not finite out of checkpoints.
+def refuse_to_save(tensors: Iterable[tuple[str, torch.Tensor]], last_checkpoint: str | None) -> None:
+    """Keep what is not finite out of checkpoints.
+
+    Args:
+        tensors: what would be saved, each with what it is called in messages.
+        last_checkpoint: from where a run could go on; None: from nowhere.
 
     Raises:
-        FloatingPointError: a weight is not finite.
+        FloatingPointError: a number is not finite.
     """
-    for name, parameter in agent.named_parameters():
-        if (found := first_wrong(parameter)) is not None:
+    for name, tensor in tensors:
+        if (found := first_wrong(tensor)) is not None:
             saved = (
                 "none was saved before"
                 if last_checkpoint is None
                 else f"the last good one is {last_checkpoint}"
             )
             raise FloatingPointError(
-                f"there is {found[1]} in the weights {name}, so no checkpoint was written; {saved}: go on from there with a "
+                f"there is {found[1]} in {name}, so no checkpoint was written; {saved}: go on from there with a "
                 "lower learning rate."
             )
