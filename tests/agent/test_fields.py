@@ -9,7 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from agent_cases import MIRROR_GRAPH, PLAIN_GRAPH, last_layer, make_agent, observation, random_segments, token
+from agent_cases import (
+    MIRROR_GRAPH,
+    PLAIN_GRAPH,
+    SPEC,
+    last_layer,
+    make_agent,
+    observation,
+    random_segments,
+    token,
+)
 from metta.agent.config import OBSERVATION_TYPES, AgentModelConfig
 from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.metta_agent import MettaAgent
@@ -178,6 +187,17 @@ def egocentric(make: Make) -> None:
     assert values(fixed, facing_right, right) != values(fixed, facing_up, ahead)
 
 
+def mask_actions(make: Make) -> None:
+    facing_up, wall = token(5, 5, "agent:orientation", 0), token(4, 5, "type_id", 1)
+    forward = SPEC.legal_actions.index((SPEC.action_names.index("move"), 0))
+    dones, actions = torch.zeros(1, 1, dtype=torch.bool), torch.tensor([[[3, 0]]])
+    for masked in (True, False):
+        agent = make(mask_actions=masked)
+        obs = observation(facing_up, wall).unsqueeze(1)
+        chances = agent.evaluate(obs, agent.initial_state(1), dones, actions).all_logprobs.exp()
+        assert bool(chances[0, 0, forward] == 0) == masked
+
+
 def obs_process_func() -> None:
     here, there = token(1, 1, "type_id", 1), token(9, 8, "type_id", 1)
     for function, knows in (("flatten_obs_dict", True), ("pool_obs_dict", False)):
@@ -225,6 +245,7 @@ SHARED: dict[str, Callable[[Make], None]] = {
         observation_types,
         dtypes_fp16,
         egocentric,
+        mask_actions,
         obs_scale,
         analyze_weights_interval,
         l2_init_weight_update_interval,

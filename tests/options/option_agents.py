@@ -54,6 +54,7 @@ def segments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     for place, name in enumerate(own):
         tokens[..., place, 0], tokens[..., place, 1] = 5 * 16 + 5, names[name]
         tokens[..., place, 2] = rng.integers(1, 4, shape[:2])
+    tokens[..., -1, :] = 255  # a full buffer would be taken for one that lacks things
     legal = torch.tensor(SPEC.legal_actions)
     actions = legal[torch.from_numpy(rng.integers(0, len(legal), (BATCH, TICKS)))]
     return torch.from_numpy(tokens), torch.from_numpy(rng.random((BATCH, TICKS)) < 0.2), actions
@@ -105,6 +106,7 @@ SHARED: dict[str, Other] = {
     ),
     "dtypes_fp16": other(True),
     "egocentric": other(False),
+    "mask_actions": other(False),
     "obs_scale": other(3),
     "analyze_weights_interval": other(3),
     "l2_init_weight_update_interval": other(2),

@@ -51,6 +51,8 @@ class AgentSettings(Config):
         dtypes_fp16: matrix products in bfloat16; weights, state and the outputs stay in single precision.
         egocentric: the window is turned so that the agent's own facing is up; the world's own orientation otherwise.
             Windows that are not square are never turned.
+        mask_actions: what by the observation would fail and change nothing, like walking into a wall, gets probability 0
+            (`Legality`); the observation is read as it is, whatever of it the network sees.
         obs_scale: factor on every feature value that the network sees.
         analyze_weights_interval: updates between two weight analyses (`MettaAgent.after_update`); 0 = never.
         l2_init_weight_update_interval: updates after which the reference of the L2-init loss moves to the
@@ -67,6 +69,7 @@ class AgentSettings(Config):
 
     dtypes_fp16: bool = False
     egocentric: bool = True
+    mask_actions: bool = True
     obs_scale: int = Field(default=1, ge=1)
 
     analyze_weights_interval: int = Field(default=300, ge=0)

@@ -12,6 +12,25 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from metta.agent.legality import (
+    AGENT,
+    AHEAD,
+    ATTACK,
+    BACKWARD,
+    BEHIND,
+    CONVERTER,
+    FACING,
+    FORWARD,
+    GIVE,
+    IN_RANGE,
+    ITEM,
+    LOOSE,
+    OWN,
+    SWAP,
+    TAKE,
+    THING,
+)
+
 Array = npt.NDArray[Any]
 
 FAST = {"contract", "nsz"}
@@ -142,3 +161,73 @@ def add_row_gradients(
                     target = rows[np.uint64(p * num_taps + where[s, 1])]
                     for j in range(num_channels):
                         target[j] += x * source[j]
+
+
+@numba.njit(cache=True, nogil=True)
+def judge(tokens: Array, allowed: Array, center: int, need: Array, zone: Array, role: Array) -> None:
+    """Which actions can have an effect; the plain twin and the tables are those of `Legality`.
+
+    Args:
+        tokens: uint8 `[N, K, 3]`.
+        allowed: bool `[N, choices]`, overwritten.
+        center: location of the observer.
+        need: int64 `[choices]`; zone: uint8 `[4, 256]`; role: uint8 `[256]`.
+    """
+    num_tokens = tokens.shape[1]
+    for n in range(tokens.shape[0]):
+        used = num_tokens
+        facing = -1
+        for k in range(num_tokens):
+            if tokens[n, k, 0] == 255:
+                used = k
+                break
+            if facing < 0 and tokens[n, k, 0] == center and role[tokens[n, k, 1]] == FACING:
+                facing = min(int(tokens[n, k, 2]), 3)
+        if facing < 0 or used == num_tokens:
+            allowed[n] = True
+            continue
+        ahead = behind = targets = 0
+        converter = stock = held = loose = False
+        for k in range(used):
+            part = zone[facing, tokens[n, k, 0]]
+            if part == 0:
+                continue
+            what = role[tokens[n, k, 1]]
+            some = tokens[n, k, 2] > 0
+            if what == ITEM:
+                stock |= some and part & AHEAD > 0
+                held |= some and part & OWN > 0
+            elif what in (THING, AGENT):
+                # What is fixed counts 1, an agent, which may step aside, 1 - 1.
+                one = 1 if what == THING else -1
+                if part & AHEAD:
+                    ahead += one
+                if part & BEHIND:
+                    behind += one
+                if what == AGENT and part & IN_RANGE:
+                    targets += 1
+            elif what == CONVERTER:
+                converter |= part & AHEAD > 0
+            elif what == LOOSE:
+                loose |= some and part & AHEAD > 0
+        left = False
+        for i in range(need.shape[0]):
+            wanted = need[i]
+            if wanted == FORWARD:
+                able = ahead <= 0
+            elif wanted == BACKWARD:
+                able = behind <= 0
+            elif wanted == TAKE:
+                able = converter and stock
+            elif wanted == GIVE:
+                able = converter and held
+            elif wanted == SWAP:
+                able = loose
+            elif wanted >= ATTACK:
+                able = targets > wanted - ATTACK
+            else:
+                able = True
+            allowed[n, i] = able
+            left |= able
+        if not left:
+            allowed[n] = True

@@ -18,10 +18,11 @@ from metta.agent.encoder import Encoder
 from metta.agent.graph import ComponentGraph
 from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
+from metta.agent.legality import Legality
 from metta.agent.paths import ComputePath
 from metta.agent.row_parallel import RowThreads, by_rows, row_parts
 from metta.agent.state import PolicyState
-from metta.agent.translation import Translation
+from metta.agent.translation import NEVER, Translation
 from metta.mettagrid.spec import EnvSpec
 
 
@@ -112,6 +113,8 @@ class MettaAgent(nn.Module):
         self.action_table = ActionTable(spec)
         self.translation = None if trained_on == spec else Translation(trained_on, spec)
         num_actions = len(trained_on.legal_actions)
+        legality = Legality(trained_on, path) if config.mask_actions else None
+        self.legality = legality if legality and legality.limits else None
         self.graph: ComponentGraph | None = None
         self.core: LSTMCore | None = None
         if isinstance(config, AgentGraphConfig):
@@ -407,6 +410,9 @@ class MettaAgent(nn.Module):
         logits = logits.to(dtype)
         if self.translation is not None:
             logits = self.translation.only_possible(logits)
+        if self.legality is not None:
+            allowed = self.legality(self._rows(obs), self.reference).view(logits.shape)
+            logits = logits.masked_fill(~allowed, NEVER)
         logprobs = torch.log_softmax(logits, -1)
         return logprobs, values.to(dtype), state.h, state.c, features.detach()
 

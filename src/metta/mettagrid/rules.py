@@ -126,6 +126,7 @@ def compile_rules(config: WorldConfig) -> RuleTable:
         num_tokens=resolved["num_observation_tokens"],
         object_type_names=tuple(type_names(entries)),
         item_names=tuple(items),
+        action_kinds=tuple(_kind(name, entry) for name, entry in actions.items()),
     )
     tables: dict[str, Any] = {
         "window": window_table(resolved["obs_height"], resolved["obs_width"]),

@@ -65,6 +65,7 @@ class EnvSpec:
             (location = row * 16 + column, feature id, value), unused tokens are 255, 255, 255.
         object_type_names: name by type id, "" where unused.
         item_names: inventory items, by item id.
+        action_kinds: what each action does, by action id, where it may have a name of its own; empty: what its name says.
     """
 
     action_names: tuple[str, ...]
@@ -75,6 +76,7 @@ class EnvSpec:
     num_tokens: int
     object_type_names: tuple[str, ...] = ()
     item_names: tuple[str, ...] = ()
+    action_kinds: tuple[str, ...] = ()
 
     @property
     def legal_actions(self) -> tuple[tuple[int, int], ...]:
@@ -95,8 +97,8 @@ class EnvSpec:
         """
         fields = dict(data)
         fields["features"] = tuple(Feature(**f) for f in fields["features"])
-        for name in ("action_names", "max_action_args", "object_type_names", "item_names"):
-            fields[name] = tuple(fields[name])
+        for name in ("action_names", "max_action_args", "object_type_names", "item_names", "action_kinds"):
+            fields[name] = tuple(fields.get(name, ()))
         spec = cls(**fields)
         spec._check()
         return spec
@@ -107,6 +109,7 @@ class EnvSpec:
             *self.action_names,
             *self.object_type_names,
             *self.item_names,
+            *self.action_kinds,
             *(f.name for f in self.features),
         )
         sizes: tuple[tuple[str, tuple[Any, ...], int, int], ...] = (
@@ -134,6 +137,10 @@ class EnvSpec:
         if not len(self.action_names) == len(self.max_action_args) <= MOST_ACTIONS or not self.action_names:
             raise ValueError(
                 f"there are {len(self.action_names)} action names and {len(self.max_action_args)} largest arguments"
+            )
+        if self.action_kinds and len(self.action_kinds) != len(self.action_names):
+            raise ValueError(
+                f"there are {len(self.action_names)} action names and {len(self.action_kinds)} action kinds"
             )
 
     @property

@@ -219,7 +219,10 @@ def _load(uri: str, store: PolicyStore, device: torch.device | str) -> MettaAgen
 
 
 def _divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of log probabilities `[..., choices]`; what the teacher would never do adds nothing."""
+    """KL(teacher || student) of log probabilities `[..., choices]`.
+
+    What the teacher would never do adds nothing, nor does what the student cannot do, where it has nothing to learn.
+    """
     share = teacher.exp()
-    never = share == 0
+    never = (share == 0) | (student.exp() == 0)
     return (share * (teacher.masked_fill(never, 0) - student.masked_fill(never, 0))).sum(-1)
