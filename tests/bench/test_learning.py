@@ -16,7 +16,7 @@ from small_worlds import CARRYING_ORE
 NAME = "/env/tests/carrying_ore"
 SMALL = {
     "metta": {"agent.hidden_dim": 16, "batch_size": 512, "minibatch_size": 256},
-    "plain": {"hidden_dim": 16, "num_worlds": 8, "num_steps": 32},
+    "plain": {"hidden_dim": 16, "num_worlds": 4, "num_steps": 64},
 }
 
 
