@@ -40,7 +40,7 @@ test-browser: $(READY)
 
 test-peers: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,peers]'
-	.ci/install_pufferlib $(BIN)/python
+	.ci/install_pufferlib $(BIN)/python --trainer
 	$(BIN)/python -m pytest -m peers $(ARGS)
 
 test-cuda: $(READY)

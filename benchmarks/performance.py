@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import scale, startup
+from benchmarks.pages import table, write_between
 from metta.bench.cases import CASES
 from metta.bench.memory import MANY, bytes_per_world
 from metta.bench.phases import PHASES, measure_phases
@@ -23,12 +23,6 @@ from metta.bench.stepping import Figures, measure
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, FIGURES, PICTURE = DOCS / "performance.md", DOCS / "performance.json", DOCS / "scale.png"
 PARTS = ("engine", "phases", "memory", "scale_a", "scale_c", "startup")
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def engine_table(figures: dict[str, Figures]) -> str:
@@ -133,13 +127,7 @@ def write_tables(page: str, figures: dict[str, Any]) -> str:
         ValueError: the page has no place for a table.
     """
     for part, values in figures.items():
-        place = re.compile(rf"(<!-- {part} -->\n).*?(<!-- end of {part} -->)", re.DOTALL)
-        if not place.search(page):
-            raise ValueError(
-                f"the page has no '<!-- {part} -->' ... '<!-- end of {part} -->'; put these marks where the table goes."
-            )
-        text = WRITERS[part](values)
-        page = place.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)  # type: ignore[misc]
+        page = write_between(page, part, WRITERS[part](values))
     return page
 
 

@@ -1,9 +1,11 @@
 """The learning benchmark: runs, and the page made of them.
 
     python -m benchmarks.learning run --task arena --learner metta --seed 0 [--steps N] [--set ppo.gamma=0.99 ...]
+    python -m benchmarks.learning report [--folder runs/learning]
     python -m benchmarks.learning list
 
-`run` writes a log of JSON lines into the folder; `list` shows tasks, learners and their settings. See docs/learning.md.
+`run` writes a log of JSON lines into the folder; `report` adds the complete runs of a folder to docs/learning.json and writes the
+tables and pictures of docs/learning.md, without a folder from what is kept; `list` shows tasks, learners and their settings.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 from pathlib import Path
 
 from benchmarks.learning.learners import LEARNERS
+from benchmarks.learning.report import report
 from benchmarks.learning.runs import record_run
 from benchmarks.learning.settings import flat, parse
 from benchmarks.learning.tasks import TASKS, settings_of
@@ -34,11 +37,16 @@ def main() -> None:
     runs.add_argument("--folder", type=Path, default=FOLDER, help="of the logs")
     runs.add_argument("--note", default="", help="what the run is for")
     runs.add_argument("--episodes", type=int, help="of each evaluation; the task's")
+    reports = commands.add_parser("report", help="write docs/learning.md")
+    reports.add_argument("--folder", type=Path, help="logs whose complete runs are added to what is kept")
+    reports.add_argument("--anew", action="store_true", help="forget what was kept before")
     commands.add_parser("list", help="tasks, learners and their settings")
     options = parser.parse_args()
     try:
         if options.command == "list":
             show()
+        elif options.command == "report":
+            print(report(options.folder, anew=options.anew))
         else:
             for seed in options.seed:
                 path = record_run(

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import torch
 
-from benchmarks.learning.tasks import MettaConfig
+from benchmarks.learning.tasks import MettaConfig, PufferConfig
 from examples.plain_ppo import PlainConfig, PlainPPO
 from metta import api
 from metta.agent.metta_agent import ActOutput
@@ -230,5 +230,13 @@ def make_plain(env: str, config: Config, steps: int, seed: int) -> Learner:
     return PlainLearner(env, config, steps, seed)
 
 
-LEARNERS: dict[str, MakeLearner] = {"metta": make_metta, "plain": make_plain}
+def make_pufferlib(env: str, config: Config, steps: int, seed: int) -> Learner:
+    """`PufferLearner`, if PufferLib is installed."""
+    from benchmarks.learning.puffer import PufferLearner
+
+    assert isinstance(config, PufferConfig)
+    return PufferLearner(env, config, steps, seed)
+
+
+LEARNERS: dict[str, MakeLearner] = {"metta": make_metta, "plain": make_plain, "pufferlib": make_pufferlib}
 """By name."""

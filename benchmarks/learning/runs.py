@@ -104,7 +104,7 @@ def record_run(
         "threads": threads,
         "commit": commit(),
         "started": started.isoformat(timespec="seconds"),
-        "versions": versions(),
+        "versions": versions(learner_name),
         "command": sys.argv,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,12 +172,14 @@ def write(file: TextIO, kind: str, values: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def finite(value: Any) -> Any:
-    """The same with None for what is not finite, and six digits."""
+def finite(value: Any, digits: int = 6) -> Any:
+    """The same with None for what is not finite, and so many digits."""
     if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
+        return {name: finite(inner, digits) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [finite(inner, digits) for inner in value]
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 
@@ -224,7 +226,7 @@ def commit() -> str:
     return found + "+" * bool(found and git("status", "--porcelain", "--untracked-files=no"))
 
 
-def versions() -> dict[str, str]:
-    """Of what a run depends on."""
-    known = {name: version(name) for name in ("torch", "numba", "numpy")}
-    return {"python": platform.python_version(), **known}
+def versions(learner: str) -> dict[str, str]:
+    """Of what a run of a learner depends on."""
+    names = ["torch", "numba", "numpy", *(["pufferlib", "heavyball"] if learner == "pufferlib" else [])]
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

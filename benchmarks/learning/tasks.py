@@ -28,36 +28,38 @@ class MettaConfig(TrainerConfig):
 
 
 class PufferConfig(Config):
-    """PufferLib's own settings, by its names, with its defaults where nothing is said.
+    """PufferLib's settings by its names, and with the values that it ships for MettaGrid (`config/metta.ini`; where that says
+    nothing, `config/default.ini`), rounded. Its sizes there, batches of 786,432 steps in minibatches of 32,768, are for runs
+    of 150 M steps; here a batch is `bptt_horizon` steps of each row.
 
     Attributes:
-        num_worlds: worlds; a row is an agent of one. PufferLib's batch is `bptt_horizon` steps of each row.
-        optimizer: its default, "muon", needs the package heavyball.
-        minibatch_size: at most; it is cut down to the batch.
+        num_worlds: worlds; a row is an agent of one.
+        hidden_dim: width of the network, which is that of `examples/plain_ppo.py`.
+        minibatch_size: agent steps; cut down to a batch that is smaller.
     """
 
     num_worlds: int = 8
     hidden_dim: int = 128
-    optimizer: str = "adam"
+    optimizer: str = "muon"
     anneal_lr: bool = True
-    learning_rate: float = 2.5e-4
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    update_epochs: int = 4
-    clip_coef: float = 0.1
-    vf_coef: float = 0.5
-    vf_clip_coef: float = 0.1
-    max_grad_norm: float = 0.5
-    ent_coef: float = 0.01
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_eps: float = 1e-5
-    minibatch_size: int = 4096
+    learning_rate: float = 0.0034144
+    gamma: float = 0.99705
+    gae_lambda: float = 0.95484
+    update_epochs: int = 1
+    clip_coef: float = 0.48930
+    vf_coef: float = 4.5969
+    vf_clip_coef: float = 0.74799
+    max_grad_norm: float = 4.1310
+    ent_coef: float = 0.0021495
+    adam_beta1: float = 0.95643
+    adam_beta2: float = 0.99999
+    adam_eps: float = 9.7835e-13
+    minibatch_size: int = 1024
     bptt_horizon: int = 64
-    vtrace_rho_clip: float = 1.0
-    vtrace_c_clip: float = 1.0
-    prio_alpha: float = 0.8
-    prio_beta0: float = 0.2
+    vtrace_rho_clip: float = 1.0479
+    vtrace_c_clip: float = 2.8594
+    prio_alpha: float = 0.1
+    prio_beta0: float = 0.64148
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from metta.adapters.actions import LegalActions
 from metta.adapters.missing import missing
 from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.tasks import EnvLike, find_tasks
-from metta.mettagrid.vec import VecEnv
+from metta.mettagrid.vec import EpisodeOutcome, VecEnv
 
 try:
     import pufferlib
@@ -31,6 +31,10 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
     the last observation of the old episode. Each ended episode is one info: `episode_return` (mean over its agents) and
     `episode_length`.
 
+    Attributes:
+        vec: the worlds.
+        episodes: those that ended in the last step.
+
     `pufferlib.vector` seeds the j-th environment of its i-th worker with seed + i + j, so several in one worker play
     episodes of their neighbours: give each worker one environment of many worlds.
 
@@ -41,6 +45,8 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         num_threads: threads that step them.
         buf: PufferLib's buffers; None: its own.
         seed: decides maps and agent order of every episode, until `reset` is given another; None: drawn at random.
+        stagger: cut first episodes off at random steps, so that worlds do not march in step; see `VecEnv`.
+        collect_stats: whether `episodes` carry the engine's statistics.
         **overrides: single values of the configuration by field name, for instance `num_agents=8`.
 
     Raises:
@@ -55,6 +61,8 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         num_threads: int = 1,
         buf: dict[str, Array] | None = None,
         seed: int | None = None,
+        stagger: bool = False,
+        collect_stats: bool = False,
         **overrides: Any,
     ) -> None:
         self.vec = VecEnv(
@@ -62,9 +70,11 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
             num_worlds,
             seed=given_or_drawn(seed),
             num_threads=num_threads,
-            collect_stats=False,
+            stagger=stagger,
+            collect_stats=collect_stats,
             observations=None if buf is None else buf["observations"],
         )
+        self.episodes: list[EpisodeOutcome] = []
         self._actions = LegalActions(self.vec.spec)
         self.single_observation_space = self.vec.single_observation_space
         self.single_action_space = self._actions.space()
@@ -111,6 +121,7 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         self.rewards[:] = batch.rewards
         self.terminals[:] = batch.terminals
         self.truncations[:] = batch.truncations
+        self.episodes = batch.episodes
         infos = [
             {"episode_return": outcome.score, "episode_length": float(outcome.length)}
             for outcome in batch.episodes
