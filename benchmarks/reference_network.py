@@ -42,8 +42,9 @@ from metta.api import (
     train_ppo,
 )
 from metta.mettagrid.objects import STANDARD_ITEMS
+from metta.mettagrid.outcomes import StepBatch
 from metta.mettagrid.spec import EnvSpec, feature_table
-from metta.mettagrid.vec import StepBatch, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 NUM_AGENTS, HORIZON, MINIBATCH = 256, 64, 1024
 BATCH = NUM_AGENTS * HORIZON

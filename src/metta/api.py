@@ -68,6 +68,7 @@ from metta.mettagrid.objects import (
     TYPE_TEMPLE,
     TYPE_WALL,
 )
+from metta.mettagrid.outcomes import EpisodeOutcome, StepBatch
 from metta.mettagrid.registry import (
     curriculum_paths,
     env_paths,
@@ -77,7 +78,7 @@ from metta.mettagrid.registry import (
     register_yaml,
 )
 from metta.mettagrid.spec import EnvSpec
-from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
+from metta.mettagrid.vec import VecEnv
 from metta.rl.advantage import compute_advantage, compute_advantages
 from metta.rl.checkpoint import load_checkpoint, save_checkpoint
 from metta.rl.distributed import (

@@ -76,6 +76,10 @@ def play(seed: int, steps: int, num_worlds: int, odd: float) -> None:
             on_device = name in ("actions", "rewards", "terminals", "truncations", "returns")
             got = to_host(getattr(gpu.device_episodes, name)) if on_device else getattr(gpu.episodes, name)
             same(got, array, f"{where}: {name} of the episodes")
+        over = np.flatnonzero(cpu.episodes.ended)
+        for name in ("terminals", "truncations"):
+            mine, known = (getattr(engine.episodes, name)[over] for engine in (cpu, gpu))
+            same(known, mine, f"{where}: {name} as the host knows them")
         for world in range(num_worlds):
             mine = observable(cpu, world)
             for name, got in on_host(gpu, world).items():

@@ -143,6 +143,7 @@ class ScriptedEnv:
             terminals=terminals.reshape(-1),
             truncations=truncations.reshape(-1),
             final_rows=np.array(final_rows, dtype=np.int64),
+            final_terminals=terminals.reshape(-1)[np.array(final_rows, dtype=np.int64) - rows.start],
             final_observations=np.concatenate(final_observations)
             if final_observations
             else np.zeros((0, SPEC.num_tokens, 3), dtype=np.uint8),

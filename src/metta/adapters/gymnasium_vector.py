@@ -16,8 +16,9 @@ from metta.adapters.seeds import given_or_drawn
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum
 from metta.mettagrid.env import world_as_text
+from metta.mettagrid.outcomes import EpisodeOutcome, StepBatch
 from metta.mettagrid.tasks import EnvLike, find_tasks
-from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 Array = npt.NDArray[Any]
 

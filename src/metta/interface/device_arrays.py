@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 _INT32 = torch.iinfo(torch.int32)
@@ -29,6 +30,11 @@ class TorchArrays:
     def copy(self, array: torch.Tensor) -> torch.Tensor:
         """A copy on the device."""
         return array.clone()
+
+    def take(self, array: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """A copy of some rows on the device; the host does not wait for it."""
+        # Memory of numpy's is read before the call returns, so that nothing has to wait for it to be safe.
+        return array.index_select(0, torch.from_numpy(rows).to(array.device, non_blocking=True))
 
     def as_actions(self, actions: Any) -> torch.Tensor:
         """Actions, a tensor or an array of integers, as int32 on the device; beyond 32 bits the nearest 32-bit number.

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from metta.mettagrid.config import EnvConfig
 from metta.mettagrid.curriculum.base import Curriculum
-from metta.mettagrid.vec import StepBatch, VecEnv
+from metta.mettagrid.outcomes import StepBatch
+from metta.mettagrid.vec import VecEnv
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class AsyncVecEnv(VecEnv):
             terminals=self._zeros_like(self._terminals[rows]),
             truncations=self._zeros_like(self._truncations[rows]),
             final_rows=self._no_rows,
+            final_terminals=self._no_flags,
             final_observations=observations[:0],
             episodes=[],
         )

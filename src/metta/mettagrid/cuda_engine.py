@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
+from metta.mettagrid import introspection
 from metta.mettagrid.device import require_cuda
 from metta.mettagrid.engine import cuda as kernels
 from metta.mettagrid.engine import state as cols
@@ -39,6 +40,7 @@ from metta.mettagrid.engine.device_memory import (
     segments_of,
     to_device,
     to_host,
+    unpack_worlds,
     world_parts,
     write,
 )
@@ -59,8 +61,9 @@ SIMULATED_LANES = 3
 class CudaEngine(GridEngine):
     """B worlds on a GPU; the same rules, maps, seeds and actions give the same bits as in a `GridEngine`.
 
-    Nothing here waits for the GPU but reading (the methods of `WorldReader`, `refresh`, `snapshot`) and, every few dozen
-    steps, a look at how full the tables of invalid actions are. All work goes to the default stream, in order.
+    Nothing here waits for the GPU but reading (the methods of `WorldReader`, `refresh`, `snapshot`, what `keep_returns` and
+    `keep_stats` give), maps that are handed in by `reset` and, every few dozen steps, a look at how full the tables of
+    invalid actions are. All work goes to the default stream, in order.
 
     Arrays of the interface, but for `agent_mask`, are device arrays: `torch.as_tensor(array, device="cuda")` shows the same
     memory. With the CUDA simulator they are arrays of numpy. `observations` and `actions` stay where they are in
@@ -71,7 +74,8 @@ class CudaEngine(GridEngine):
         actions: int32 `[B, A, 2]`, where actions can be put to be stepped without a copy.
         device_episodes: what `play` keeps account of, on the device: `rewards`, `terminals`, `truncations`, `returns`. They stay
             where they are in memory. In `episodes`, which lies on the host, the rest is kept: `lengths`, `starts`, `cut_at`
-            and `ended`, for which the clock is enough.
+            and `ended`, for which the clock is enough, and how episodes ended: `terminals` and `truncations` of worlds that
+            `ended`.
 
     Args:
         rules, num_worlds, max_height, max_width, plans: as in `GridEngine`.
@@ -101,17 +105,28 @@ class CudaEngine(GridEngine):
         self._kept = DeviceCopy[Episodes](self.episodes)
         self.device_episodes = self._kept.arrays
         self.actions = self.device_episodes.actions
+        self._return_bytes = bytes_of(self.device_episodes.returns, (num_worlds, 1, 4 * self.max_agents))
         self._shared = kernels.Shared(
             maps=device_zeros(self._maps.shape, np.int16),
             wanted=device_zeros((num_worlds, self.max_agents), np.int32),
             most_used=device_zeros((1,), np.int32),
         )
-        self._fields = device_empty((num_worlds, max_height * max_width), np.int16)
+        self._begins_there = kernels.Begins(
+            rows=device_zeros((num_worlds, kernels.ROW_COLUMNS), np.int64),
+            streams=device_zeros(self._streams.shape, np.int64),
+            given=device_zeros((1, max_height, max_width), np.int16),
+            fields=device_empty((num_worlds, max_height * max_width), np.int16),
+        )
+        self._chosen = device_zeros((num_worlds,), np.int64)
         self._observed = device_empty((self._state.observations.nbytes,), np.uint8)
         self._clock = np.zeros(num_worlds, np.int64)  # steps since the reset
         scalars = self._tables.scalars[:, [cols.S_MAX_STEPS, cols.S_LIFETIME]].astype(np.int64)
-        self._ends_at = np.where(scalars > 0, scalars, NEVER_ENDS).min(axis=1)
+        times = np.where(scalars > 0, scalars, NEVER_ENDS)
+        self._ends_at = times.min(axis=1)
+        truncates = self._tables.scalars[:, cols.S_TRUNCATES] != 0
+        self._terminal_at = np.where(truncates, NEVER_ENDS, times[:, 0])
         self._ends = np.full(num_worlds, NEVER_ENDS)  # the step at which each world's episode ends
+        self._terminates = np.full(num_worlds, NEVER_ENDS)  # from which step on that is the task's own end
         self._sure_steps = 0  # steps for which the tables of invalid actions have room in any case
         self._stale = np.zeros(num_worlds, np.bool_)  # worlds of which the host's arrays are out of date
         self._push()
@@ -126,6 +141,8 @@ class CudaEngine(GridEngine):
         rules = begins[:, RULE_SET]
         rows = np.concatenate([begins, self.episodes.cut_at[places, None]], axis=1)
         given = (begins[:, PLAN] == GIVEN).any()
+        write(self._begins_there.rows[:count], rows)
+        write(self._begins_there.streams[:count], self._streams[:count])
         kernels.begin_kernel[count, self._lanes](
             self._device_rules.arrays,
             self._copy.arrays,
@@ -133,17 +150,13 @@ class CudaEngine(GridEngine):
             self._shared,
             self._device_plans.arrays,
             self._memory,
-            kernels.Begins(
-                rows=to_device(rows),
-                streams=to_device(self._streams[:count]),
-                given=to_device(self._maps[places] if given else self._maps[:1]),
-                fields=self._fields,
-            ),
+            self._begins_there._replace(given=to_device(self._maps[places])) if given else self._begins_there,
         )
         self._state.worlds[places, cols.RULE] = rules
         self.agent_mask[places] = self._agents_of_rule[rules, None] > np.arange(self.max_agents)
         self._clock[places] = self.episodes.lengths[places] = 0
         self._ends[places] = self._ends_at[rules]
+        self._terminates[places] = self._terminal_at[rules]
         self.episodes.starts[places] = True
         self._stale[places] = True
         self._began[places] = True
@@ -199,6 +212,10 @@ class CudaEngine(GridEngine):
         over = self._clock[part] >= self._ends[part]
         cut = episodes.lengths[part] == episodes.cut_at[part]
         episodes.ended[part] = np.where(over, ENDED, np.where(cut, CUT, GOES_ON))
+        terminal = over & (self._clock[part] >= self._terminates[part])
+        agents = self.agent_mask[part]
+        episodes.terminals[part] = terminal[:, None] & agents
+        episodes.truncations[part] = (over & ~terminal)[:, None] & agents | (cut & ~over)[:, None]
         return int(np.count_nonzero(episodes.ended[part]))
 
     def refresh(self, worlds: Sequence[int]) -> None:
@@ -206,20 +223,62 @@ class CudaEngine(GridEngine):
         places = list(worlds)
         if not places:
             return
-        chosen = to_device(np.array(places, np.int64))
-        copies = device_empty((len(places), self._memory.fresh.shape[0]), np.uint8)
-        kernels.gather_kernel[len(places), self._lanes](self._memory, kernels.Copies(chosen, copies))
-        maps = device_empty((len(places), self.max_height, 2 * self.max_width), np.uint8)
-        kernels.rows_kernel[len(places), self._lanes]((self._map_bytes,), kernels.Copies(chosen, maps))
+        rows = self._gather(places)
+        maps = self._rows(places, self._map_bytes)
         self._maps[places] = to_host(maps).view(np.int16)
-        rows = to_host(copies)
-        place = 0
-        for part in world_parts(self._state):
-            size = part[0].nbytes
-            for world, row in zip(places, rows, strict=True):
-                part[world] = row[place : place + size].view(part.dtype).reshape(part.shape[1:])
-            place += size
+        copies = unpack_worlds(to_host(rows), self._state)
+        for part, copied in zip(world_parts(self._state), world_parts(copies), strict=True):
+            part[places] = copied
         self._stale[places] = False
+
+    def keep_returns(self, worlds: Sequence[int]) -> Callable[[], NDArray[np.float32]]:
+        """Copy the returns of some worlds' agents on the device; the call that is given waits and brings them here.
+
+        Args:
+            worlds: at least one.
+
+        Returns:
+            A call for float32 `[n, A]`, as they are now.
+        """
+        copies = self._rows(list(worlds), self._return_bytes)
+        return lambda: to_host(copies)[:, 0].view(np.float32)
+
+    def keep_stats(self, worlds: Sequence[int]) -> Callable[[], list[dict[str, Any]]]:
+        """Copy what `episode_stats` reads of some worlds on the device; the call that is given waits and reads it.
+
+        Args:
+            worlds: at least one.
+
+        Returns:
+            A call for the statistics of each, as they are now.
+        """
+        places = list(worlds)
+        copies, state = self._gather(places), self._state
+        rules = [self.rules[rule] for rule in state.worlds[places, cols.RULE]]
+
+        def read() -> list[dict[str, Any]]:
+            kept = unpack_worlds(to_host(copies), state)
+            return [introspection.episode_stats(rule, kept, place) for place, rule in enumerate(rules)]
+
+        return read
+
+    def _gather(self, places: list[int]) -> Any:
+        """Everything of some worlds but their observations and maps, uint8 `[n, bytes of a world]`, on the device."""
+        copies = device_empty((len(places), self._memory.fresh.shape[0]), np.uint8)
+        kernels.gather_kernel[len(places), self._lanes](
+            self._memory, kernels.Copies(self._choose(places), copies)
+        )
+        return copies
+
+    def _rows(self, places: list[int], rows: Any) -> Any:
+        """Some worlds of an array of bytes `[B, n, m]`, on the device."""
+        copies = device_empty((len(places), *rows.shape[1:]), np.uint8)
+        kernels.rows_kernel[len(places), self._lanes]((rows,), kernels.Copies(self._choose(places), copies))
+        return copies
+
+    def _choose(self, places: list[int]) -> Any:
+        write(self._chosen[: len(places)], np.array(places, np.int64))
+        return self._chosen
 
     def fetch_returns(self) -> None:
         """Bring `episodes.returns` up to date."""
@@ -240,6 +299,7 @@ class CudaEngine(GridEngine):
         super().restore(arrays)
         self._clock[:] = self._state.worlds[:, cols.STEP]
         self._ends[:] = self._ends_at[self._state.worlds[:, cols.RULE]]
+        self._terminates[:] = self._terminal_at[self._state.worlds[:, cols.RULE]]
         write(self._shared.maps, self._maps)
         self._push()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from metta.mettagrid.device import require_cuda
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from metta.mettagrid.cuda_engine import CudaEngine
 
 
+LateResults = tuple[npt.NDArray[np.float32], list[dict[str, Any]]]
+"""Returns of each agent and statistics, of some episodes."""
+
+
 class DeviceArrays(Protocol):
     """How whoever uses the worlds wants to see arrays of the device: as tensors of a library, for instance."""
 
@@ -25,6 +30,10 @@ class DeviceArrays(Protocol):
 
     def copy(self, array: Any) -> Any:
         """A copy of what `show` gave, on the device."""
+        ...
+
+    def take(self, array: Any, rows: npt.NDArray[np.int64]) -> Any:
+        """A copy of some rows of what `show` gave, on the device; the host does not wait for it."""
         ...
 
     def as_actions(self, actions: Any) -> Any:
@@ -40,7 +49,8 @@ class CudaFleet(LocalFleet):
     """A fleet on a GPU. See `Fleet`.
 
     `observations`, and of `episodes` the `rewards`, `terminals` and `truncations`, are what `arrays` shows. The rest of
-    `episodes` lies on the host. A step waits for the GPU only where an episode ended.
+    `episodes` lies on the host, where `returns` are only up to date after a snapshot. No step waits for the GPU but one in
+    some dozens (see `CudaEngine`).
 
     Args:
         tasks: what can be played.
@@ -86,13 +96,24 @@ class CudaFleet(LocalFleet):
 
     def wait(self, start: int, stop: int) -> int:
         """See `Fleet`; what is on the device may still be under way, and whatever is done with it there comes after."""
-        ended = super().wait(start, stop)
-        if ended:
-            self.engine.fetch_returns()
-        return ended
+        return super().wait(start, stop)
+
+    def late_results(self, worlds: Sequence[int], with_stats: bool) -> Callable[[], LateResults]:
+        """Keep what became of episodes that just ended, without waiting for it.
+
+        Args:
+            worlds: where they ended, before anything new begins there.
+            with_stats: whether to keep the engine's statistics.
+
+        Returns:
+            A call that waits: it gives float32 `[n, A]` returns, and statistics, {} if they are not kept.
+        """
+        returns = self.engine.keep_returns(worlds)
+        stats = self.engine.keep_stats(worlds) if with_stats else lambda: [{} for _ in worlds]
+        return lambda: (returns(), stats())
 
     def episode_stats(self, worlds: Sequence[int]) -> list[dict[str, Any]]:
-        """See `Fleet`."""
+        """See `Fleet`; waits for the GPU."""
         self.engine.refresh(worlds)
         return super().episode_stats(worlds)
 

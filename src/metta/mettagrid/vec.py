@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,61 +21,12 @@ from metta.mettagrid.engine.streams import (
 )
 from metta.mettagrid.fleet import Fleet, LocalFleet, TaskSet
 from metta.mettagrid.grid_engine import GridEngine
+from metta.mettagrid.outcomes import EpisodeOutcome, LateOutcomes, StepBatch
 from metta.mettagrid.spec import EnvSpec
 from metta.mettagrid.workers import WorkerFleet
 
 if TYPE_CHECKING:
     from metta.mettagrid.env import MettaGridEnv
-
-
-@dataclass(frozen=True)
-class EpisodeOutcome:
-    """One finished episode.
-
-    Attributes:
-        world: its place in the batch.
-        task: name of the task that was played.
-        length: steps.
-        returns: float32 `[agents]`: the sum of the rewards that each agent received.
-        truncated: whether it was cut off rather than ended by the task.
-        stats: the engine's statistics (game, agent, converter), {} if they are switched off.
-    """
-
-    world: int
-    task: str
-    length: int
-    returns: npt.NDArray[np.float32]
-    truncated: bool
-    stats: dict[str, Any]
-
-    @property
-    def score(self) -> float:
-        """Mean over agents of their total reward."""
-        return float(np.mean(self.returns, dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """What one step of the worlds gives. R = rows stepped, agents of a world side by side, K = tokens.
-
-    Attributes:
-        observations: uint8 `[R, K, 3]`, live: valid until the next step. Where an episode ended this is already
-            the first observation of the next one.
-        rewards: float32 `[R]`.
-        terminals: bool `[R]`: the task ended the episode; nothing follows, so nothing is bootstrapped.
-        truncations: bool `[R]`: the episode was cut off; the value of its final observation stands for the rest.
-        final_rows: int64 `[F]`: rows of the whole batch whose episode ended in this step.
-        final_observations: uint8 `[F, K, 3]`: the last observation of those agents' old episode.
-        episodes: the episodes that ended.
-    """
-
-    observations: npt.NDArray[np.uint8]
-    rewards: npt.NDArray[np.float32]
-    terminals: npt.NDArray[np.bool_]
-    truncations: npt.NDArray[np.bool_]
-    final_rows: npt.NDArray[np.int64]
-    final_observations: npt.NDArray[np.uint8]
-    episodes: list[EpisodeOutcome]
 
 
 class VecEnv:
@@ -101,7 +51,9 @@ class VecEnv:
         collect_stats: whether finished episodes carry the engine's statistics (a dict built at each end of an episode).
         observations: the array uint8 `[N, K, 3]` to write observations into; None: one of its own.
         device: the worlds live on a GPU, and arrays that are handed out (observations, rewards, terminals, truncations)
-            lie there, in the form that `device` gives them; actions may. None: on the host.
+            lie there, in the form that `device` gives them; actions may. A step does not wait for the GPU: outcomes are
+            fetched, and the curriculum hears of them, when one of `StepBatch.episodes` is looked at (`rollout` does in
+            the end), at a `reset` or `state_dict`, or when more than `num_worlds` wait. None: on the host.
 
     Raises:
         ValueError: tasks or numbers that do not fit together, or a map that cannot be built.
@@ -157,7 +109,8 @@ class VecEnv:
         if num_workers:
             self._fleet = WorkerFleet(task_set, num_worlds, num_workers, collect_stats=collect_stats)
         elif device is not None:
-            self._fleet = CudaFleet(task_set, num_worlds, device)
+            self._fleet = fleet = CudaFleet(task_set, num_worlds, device)
+            self._late_results = fleet.late_results
         else:
             self._fleet = LocalFleet(
                 task_set,
@@ -171,6 +124,9 @@ class VecEnv:
         episodes = self._fleet.episodes
         self.starts: npt.NDArray[np.bool_] = episodes.starts.reshape(-1)
         self._returns = episodes.returns
+        # Of a device, what the host knows without asking: of ended episodes also how they ended.
+        self._known = episodes if device is None else self.engine.episodes
+        self._unheard: list[LateOutcomes] = []
         self._lengths = episodes.lengths
         # The step at which to cut an episode off; 0: not at all.
         self._cut_at = episodes.cut_at
@@ -179,6 +135,7 @@ class VecEnv:
         self._truncations = episodes.truncations.reshape(-1)
         self._agents = np.arange(self.agents_per_world)
         self._no_rows = np.zeros(0, dtype=np.int64)
+        self._no_flags = np.zeros(0, dtype=np.bool_)
         self._no_observations = self._copied(self.observations[:0])
         self._draws_tasks = type(self.curriculum) is not SingleTaskCurriculum
         self.seed = seed
@@ -236,6 +193,7 @@ class VecEnv:
                 raise ValueError(f"seed is {seed}; give a number >= 0.")
             self.seed = seed
             self._episode[:] = -1
+        self._hear()
         if seed is not None or not self._untouched:
             self._begin(np.arange(self.num_worlds), stagger=self.stagger)
         self._untouched = False
@@ -336,16 +294,18 @@ class VecEnv:
             rewards, terminals, truncations = rewards.copy(), terminals.copy(), truncations.copy()
         else:
             rewards, terminals, truncations = map(self._device.copy, (rewards, terminals, truncations))
-        final_rows, final_observations = self._no_rows, self._no_observations
-        episodes: list[EpisodeOutcome] = []
+        final_rows, final_terminals, final_observations = self._no_rows, self._no_flags, self._no_observations
+        episodes: Sequence[EpisodeOutcome] = []
         if ended:
-            how = self._fleet.episodes.ended[lo:hi]
+            how = self._known.ended[lo:hi]
             over = lo + np.flatnonzero(how)
             episodes = self._outcomes([lo + int(w) for w in np.flatnonzero(how == ENDED)])
             final_rows = (over[:, None] * self.agents_per_world + self._agents).reshape(-1)
-            final_observations = self.observations[final_rows]
-            for outcome in episodes:
-                self.curriculum.update(int(self._task[outcome.world]), outcome.score)
+            final_terminals = self._known.terminals[over].reshape(-1)
+            if self._device is None:
+                final_observations = self.observations[final_rows]
+            else:
+                final_observations = self._device.take(self.observations, final_rows)
             self._begin(over)
         return StepBatch(
             observations=observations if self.zero_copy else self._copied(observations),
@@ -353,6 +313,7 @@ class VecEnv:
             terminals=terminals,
             truncations=truncations,
             final_rows=final_rows,
+            final_terminals=final_terminals,
             final_observations=final_observations,
             episodes=episodes,
         )
@@ -361,23 +322,49 @@ class VecEnv:
         """Name of the task that a world is playing."""
         return self.curriculum.tasks[int(self._task[world])].name
 
-    def _outcomes(self, worlds: list[int]) -> list[EpisodeOutcome]:
-        """The episodes that just ended in some worlds."""
-        stats = self._fleet.episode_stats(worlds) if self.collect_stats else [{} for _ in worlds]
-        return [
-            EpisodeOutcome(
-                world=world,
-                task=self.task_name(world),
-                length=int(self._lengths[world]),
-                returns=self._returns[world].copy(),
-                truncated=bool(self._fleet.episodes.truncations[world].any()),
-                stats=counted,
+    def _outcomes(self, worlds: list[int]) -> Sequence[EpisodeOutcome]:
+        """The episodes that just ended in some worlds, and word of them to the curriculum: at once, or of a device later."""
+        if not worlds:
+            return []
+        tasks = self._task[worlds].tolist()
+        known = [
+            (
+                world,
+                self.task_name(world),
+                int(self._lengths[world]),
+                bool(self._known.truncations[world].any()),
             )
-            for world, counted in zip(worlds, stats, strict=True)
+            for world in worlds
         ]
+
+        def tell(returns: npt.NDArray[np.float32], stats: list[dict[str, Any]]) -> list[EpisodeOutcome]:
+            episodes = [
+                EpisodeOutcome(world, task, length, own, truncated, counted)
+                for (world, task, length, truncated), own, counted in zip(known, returns, stats, strict=True)
+            ]
+            for task, episode in zip(tasks, episodes, strict=True):
+                self.curriculum.update(task, episode.score)
+            return episodes
+
+        if self._device is None:
+            stats = self._fleet.episode_stats(worlds) if self.collect_stats else [{} for _ in worlds]
+            return tell(self._returns[worlds], stats)
+        fetch = self._late_results(worlds, self.collect_stats)
+        late = LateOutcomes(len(worlds), lambda: tell(*fetch()))
+        if self._draws_tasks:
+            self._unheard.append(late)
+            if sum(map(len, self._unheard)) > self.num_worlds:
+                self._hear()
+        return late
+
+    def _hear(self) -> None:
+        """Let the curriculum hear of all episodes that have ended."""
+        while self._unheard:
+            self._unheard.pop(0)[:]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly: engine arrays, clocks, seed and curriculum."""
+        self._hear()
         return {
             "engine": self._fleet.snapshot(),
             "seed": self.seed,
@@ -401,6 +388,7 @@ class VecEnv:
                 f"the saved environment has {np.shape(state['returns'])} (worlds, agents), this one {self._returns.shape}; "
                 "make the environment as it was."
             )
+        self._hear()
         self._fleet.restore(state["engine"])
         self._untouched = False
         self.seed = int(state["seed"])

@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from metta.agent.metta_agent import ActOutput, EvalOutput, MettaAgent
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
+from metta.mettagrid.outcomes import EpisodeOutcome
 from metta.mettagrid.spec import EnvSpec
-from metta.mettagrid.vec import EpisodeOutcome
 
 TIMEOUT = 600.0
 """Seconds that a rank waits for the others before it gives up; longer than anything the master does alone."""

@@ -18,7 +18,8 @@ from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
 from metta.common.stopwatch import NullStopwatch, Stopwatch
 from metta.mettagrid.env import MettaGridEnv
-from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
+from metta.mettagrid.outcomes import EpisodeOutcome, StepBatch
+from metta.mettagrid.vec import VecEnv
 from metta.rl.distributed import is_distributed
 from metta.rl.experience import Experience
 from metta.rl.finite import complaint_about_steps, stop_run

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from metta.agent.state import PolicyState
-from metta.mettagrid.vec import StepBatch
+from metta.mettagrid.outcomes import StepBatch
 
 _PER_STEP = (
     "observations",

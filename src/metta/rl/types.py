@@ -14,7 +14,7 @@ from metta.rl.tensor_tree import read_tree, write_tree
 
 if TYPE_CHECKING:
     from metta.agent.state import PolicyState
-    from metta.mettagrid.vec import EpisodeOutcome
+    from metta.mettagrid.outcomes import EpisodeOutcome
 
 
 @dataclass

@@ -13,7 +13,8 @@ import torch
 from metta.agent.policy import Policy
 from metta.mettagrid.curriculum.base import Curriculum
 from metta.mettagrid.env import MettaGridEnv
-from metta.mettagrid.vec import EpisodeOutcome, VecEnv, as_vec_env
+from metta.mettagrid.outcomes import EpisodeOutcome
+from metta.mettagrid.vec import VecEnv, as_vec_env
 from metta.sim.fitting import fit_policy
 from metta.sim.scores import mean_score
 

@@ -42,11 +42,12 @@ def to_host(array: Any) -> NDArray[Any]:
 
 
 def write(array: Any, values: NDArray[Any]) -> None:
-    """Copy an array of the host over one of the device."""
+    """Copy an array of the host over one of the device, after all that was launched before, and without waiting for it."""
     if is_simulated():
         array[...] = values
     else:
-        array.copy_to_device(np.ascontiguousarray(values))
+        # With a stream named, the host's memory is read before the call returns, and nothing waits for the device.
+        array.copy_to_device(np.ascontiguousarray(values), stream=cuda.default_stream())
 
 
 class DeviceCopy(Generic[Bundle]):
@@ -147,6 +148,34 @@ def world_parts(state: State) -> list[NDArray[Any]]:
         elif name != "observations":
             parts.append(array)
     return parts
+
+
+def unpack_worlds(rows: NDArray[np.uint8], like: State) -> State:
+    """Some worlds as `engine.cuda.gather_kernel` copies them.
+
+    Args:
+        rows: uint8 `[n, bytes of a world]`.
+        like: the state that they were copied of, for its shapes.
+
+    Returns:
+        A state of n worlds, without observations.
+    """
+    place = 0
+
+    def taken(array: NDArray[Any]) -> NDArray[Any]:
+        nonlocal place
+        size = array[0].nbytes
+        part = np.ascontiguousarray(rows[:, place : place + size])
+        place += size
+        return part.view(array.dtype).reshape(len(rows), *array.shape[1:])
+
+    fields: dict[str, NDArray[Any]] = {}
+    for name, array in like._asdict().items():
+        if name in _BY_KIND:
+            fields[name] = np.stack([taken(kind) for kind in array])
+        else:
+            fields[name] = array[:0] if name == "observations" else taken(array)
+    return State(**fields)
 
 
 def fresh_bytes(state: State) -> NDArray[np.uint8]:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.mettagrid.config import GameConfig
+from metta.mettagrid.outcomes import EpisodeOutcome, StepBatch
 from metta.mettagrid.spec import EnvSpec
 from metta.mettagrid.testing.tokens import find_problem, values_of
-from metta.mettagrid.vec import EpisodeOutcome, StepBatch, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 Shown = dict[str, Any]
 """What one world showed at one step, by name; compared with ==."""
