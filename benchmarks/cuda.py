@@ -54,7 +54,11 @@ def measure(num_worlds: int, seconds: float) -> str:
     """A row of the table."""
     case = CASES["c"].with_worlds(num_worlds)
     with VecEnv(
-        case.config(), num_worlds, stagger=True, collect_stats=False, device=TorchArrays(simulated=False)
+        case.config(),
+        num_worlds,
+        stagger=True,
+        collect_stats=False,
+        device=TorchArrays(torch.cuda.current_device()),
     ) as env:
         legal = torch.tensor(env.spec.legal_actions, dtype=torch.int32, device="cuda")
 

@@ -137,6 +137,7 @@ class StubEnv(VecEnv):
             ends,
             self._never[rows],
             rows.start + final,
+            np.ones(len(final), np.bool_),
             self.observations[rows][final],
             [],
         )

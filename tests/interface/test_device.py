@@ -36,7 +36,7 @@ def test_on_a_gpu_an_environment_is_that_of_the_processor() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "tpu"}, "device is 'tpu'; worlds live on 'cpu' or 'cuda'"),
+        ({"device": "tpu"}, "device is 'tpu'; worlds live on 'cpu', 'cuda'"),
         ({"device": "cuda", "vectorization": "threads"}, "device is 'cuda' with vectorization='threads'"),
         ({"device": "cuda", "vectorization": "multiprocessing"}, "leave that out"),
     ],

@@ -87,7 +87,7 @@ def test_every_pattern_of_ends(horizon: int, gamma: float, gae_lambda: float) ->
         np.testing.assert_allclose(got[i], expected, rtol=1e-12, atol=1e-12, err_msg=str(ends[i]))
 
 
-@pytest.mark.parametrize("form", ["_compiled", "_by_ticks"])
+@pytest.mark.parametrize("form", ["_compiled", "_by_doubling"])
 @pytest.mark.parametrize("horizon", range(1, 6))
 def test_every_pattern_of_ends_with_vtrace(monkeypatch: pytest.MonkeyPatch, form: str, horizon: int) -> None:
     chosen = getattr(advantage_module, form)
@@ -118,7 +118,7 @@ def test_both_forms_pass_on_what_is_not_a_number() -> None:
         0.9,
         0.8,
     )
-    for form in (advantage_module._compiled, advantage_module._by_ticks):
+    for form in (advantage_module._compiled, advantage_module._by_doubling):
         assert form(*given_, 1.0, 1.0).isnan().tolist() == [[True, True, False]]
 
 

@@ -15,11 +15,12 @@ class TorchArrays:
     """Shows arrays that Numba made on the GPU as tensors. See `metta.mettagrid.cuda_fleet.DeviceArrays`.
 
     Args:
-        simulated: there is no GPU, and arrays are those of numpy.
+        gpu: number of the GPU; None: there is none, the CUDA simulator stands for it, and arrays are those of numpy.
     """
 
-    def __init__(self, simulated: bool) -> None:
-        self.device = torch.device("cpu" if simulated else "cuda")
+    def __init__(self, gpu: int | None) -> None:
+        self.gpu = gpu
+        self.device = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
 
     def show(self, array: Any) -> torch.Tensor:
         """A tensor over the same memory."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 from metta.interface.device_arrays import TorchArrays
 from metta.mettagrid.async_vec import AsyncVecEnv
 from metta.mettagrid.config import EnvConfig
@@ -48,10 +50,13 @@ class Environment(AsyncVecEnv):
         is_training: outcomes reach the curriculum, and every world's first episode is cut off at a random step, so that
             a batch of experience sees every phase of an episode. False: episodes are whole, and the curriculum chooses
             as it would but learns nothing.
-        device: "cpu", or "cuda": the worlds live on the GPU that torch calls that, and observations, rewards, terminals and
-            truncations are tensors there, without a copy; `step` and `send` take actions that are. The results are
-            those of "cpu", bit for bit. What is small stays on the host: `starts`, `final_rows`, outcomes. It takes
-            numba-cuda (`pip install 'metta[cuda]'`) and pays for thousands of worlds.
+        device: "cpu", or a GPU, as text or anything whose text it is: "cuda" is torch's current one, which
+            `setup_device_and_distributed` chooses for each process, "cuda:1" the second. The worlds live there, and
+            observations, rewards, terminals and truncations are tensors there, without a copy; `step` and `send` take
+            actions that are, and do not wait for the GPU. The results are those of "cpu", bit for bit, but for a curriculum that
+            learns from outcomes: it hears of them later (see `VecEnv`). What is small stays on the host: `starts`,
+            `final_rows`, and outcomes, once they are looked at. It takes numba-cuda (`pip install 'metta[cuda]'`) and pays
+            for thousands of worlds. An `Experience` takes such worlds with an agent on the same GPU.
         **overrides: single values of the configuration by field name, for instance `max_steps=500`; they and the size hold
             for every task of a curriculum. See `EnvConfig.with_overrides`.
 
@@ -76,7 +81,7 @@ class Environment(AsyncVecEnv):
         vectorization: Vectorization = "serial",
         seed: int = 0,
         is_training: bool = True,
-        device: str = "cpu",
+        device: object = "cpu",
         **overrides: Any,
     ) -> None:
         if curriculum_path is not None and env_config is not None:
@@ -94,10 +99,10 @@ class Environment(AsyncVecEnv):
             zero_copy=zero_copy,
             seed=seed,
             stagger=is_training,
-            device=_device_arrays(device, vectorization),
+            device=_device_arrays(str(device), vectorization),
             **_workers(vectorization, num_workers),
         )
-        self.device = device
+        self.device = str(device)
         self.vectorization = vectorization
         self.is_training = is_training
         self._driver: MettaGridEnv | None = None
@@ -162,14 +167,29 @@ def _device_arrays(device: str, vectorization: str) -> TorchArrays | None:
     """How `VecEnv` is told of the GPU."""
     if device == "cpu":
         return None
-    if device not in ("cuda", "cuda:0"):
-        raise ValueError(f"device is '{device}'; worlds live on 'cpu' or 'cuda', the first GPU.")
+    name, _, number = device.partition(":")
+    if name != "cuda" or (number and not number.isdecimal()) or device.endswith(":"):
+        raise ValueError(
+            f"device is '{device}'; worlds live on 'cpu', 'cuda' (torch's current GPU) or 'cuda:N' (the GPU of that number)."
+        )
     if vectorization != "serial":
         raise ValueError(
             f"device is '{device}' with vectorization='{vectorization}'; a GPU steps all worlds at once, so leave that out."
         )
     require_cuda()
-    return TorchArrays(simulated=is_simulated())
+    if is_simulated():
+        return TorchArrays(None)
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device is '{device}', but this torch was built without CUDA, and could not see what lies on a GPU: install one "
+            "that was, or leave device out."
+        )
+    gpu = int(number) if number else torch.cuda.current_device()
+    if gpu >= torch.cuda.device_count():
+        raise RuntimeError(
+            f"device is '{device}', but torch finds {torch.cuda.device_count()} GPUs here, numbered from 0: choose one of them."
+        )
+    return TorchArrays(gpu)
 
 
 def _workers(vectorization: str, num_workers: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from metta.mettagrid import introspection
-from metta.mettagrid.device import require_cuda
+from metta.mettagrid.device import choose_gpu, require_cuda
 from metta.mettagrid.engine import cuda as kernels
 from metta.mettagrid.engine import state as cols
 from metta.mettagrid.engine.board import (
@@ -79,6 +79,7 @@ class CudaEngine(GridEngine):
 
     Args:
         rules, num_worlds, max_height, max_width, plans: as in `GridEngine`.
+        gpu: number of the GPU; None: the one that this thread uses already, at first the first one.
         invalid_per_agent: rows of the tables of invalid actions for every agent; the more, the rarer a look at them.
 
     Raises:
@@ -94,9 +95,12 @@ class CudaEngine(GridEngine):
         max_height: int,
         max_width: int,
         plans: Plans | None = None,
+        gpu: int | None = None,
         invalid_per_agent: int = 32,
     ) -> None:
         require_cuda()
+        if gpu is not None:
+            choose_gpu(gpu)
         super().__init__(rules, num_worlds, max_height=max_height, max_width=max_width, plans=plans)
         super()._make_invalid(invalid_per_agent * self.max_agents)
         self._lanes = SIMULATED_LANES if kernels.is_simulated() else kernels.LANES

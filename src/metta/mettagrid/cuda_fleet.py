@@ -22,7 +22,16 @@ LateResults = tuple[npt.NDArray[np.float32], list[dict[str, Any]]]
 
 
 class DeviceArrays(Protocol):
-    """How whoever uses the worlds wants to see arrays of the device: as tensors of a library, for instance."""
+    """How whoever uses the worlds wants to see arrays of the device: as tensors of a library, for instance.
+
+    Attributes:
+        gpu: number of the GPU; None: the one that this thread uses already, at first the first one.
+    """
+
+    @property
+    def gpu(self) -> int | None:
+        """See above."""
+        ...
 
     def show(self, array: Any) -> Any:
         """The same memory in that form. `array` has `__cuda_array_interface__`, or is one of numpy with the CUDA simulator."""
@@ -66,6 +75,7 @@ class CudaFleet(LocalFleet):
 
     def __init__(self, tasks: TaskSet, num_worlds: int, arrays: DeviceArrays) -> None:
         self._restored = False
+        self._gpu = arrays.gpu
         super().__init__(tasks, num_worlds)
         kept = self.engine.device_episodes
         self._actions = arrays.show(self.engine.actions)
@@ -81,7 +91,9 @@ class CudaFleet(LocalFleet):
         from metta.mettagrid.cuda_engine import CudaEngine  # brings Numba's CUDA target along
 
         height, width = tasks.largest_map
-        return CudaEngine(tasks.rules, num_worlds, max_height=height, max_width=width, plans=plans)
+        return CudaEngine(
+            tasks.rules, num_worlds, max_height=height, max_width=width, plans=plans, gpu=self._gpu
+        )
 
     def begin(self, worlds: Sequence[int], tasks: Sequence[int], streams: Longs) -> None:
         """See `Fleet`."""

@@ -17,6 +17,26 @@ def is_simulated() -> bool:
     return bool(config.ENABLE_CUDASIM)
 
 
+def choose_gpu(gpu: int) -> None:
+    """Have this thread of Numba's work on a GPU.
+
+    Raises:
+        RuntimeError: it works on another one, and cannot change.
+    """
+    from numba import cuda
+
+    if is_simulated():
+        return
+    try:
+        cuda.select_device(gpu)
+    except RuntimeError as error:
+        current = cuda.get_current_device().id
+        raise RuntimeError(
+            f"device is 'cuda:{gpu}', but this thread already works on GPU {current}: use one GPU in a process, and start one "
+            "process for each with torchrun."
+        ) from error
+
+
 def require_cuda() -> None:
     """Refuse where there is no GPU to be used.
 

@@ -19,9 +19,9 @@ import torch
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
 from metta.mettagrid.vec import VecEnv, as_vec_env
-from metta.rl.experience_checks import check_saved, choose_storage_device, indivisible
+from metta.rl.experience_checks import check_devices, check_saved, choose_storage_device, indivisible
 from metta.rl.sampling import prioritized_minibatch, uniform_minibatches
-from metta.rl.storage import SegmentStorage
+from metta.rl.storage import SegmentStorage, to_device
 from metta.rl.trainer_config import ExperienceConfig, TrainerConfig
 from metta.rl.types import Minibatch
 
@@ -53,17 +53,12 @@ class Experience(SegmentStorage):
         seed: decides the sampled actions and the order of minibatches.
 
     Raises:
-        ValueError: the worlds are on a GPU, the segments do not divide among the agents, or `cpu_offload` with an agent on
-            the CPU.
+        ValueError: the worlds are on a GPU and the agent is not on the same, the segments do not divide among the agents, or
+            `cpu_offload` with an agent on the CPU.
     """
 
     def __init__(self, env: VecEnv, agent: Policy, config: ExperienceConfig, seed: int = 0) -> None:
-        shown: object = env.observations
-        if isinstance(shown, torch.Tensor):
-            raise ValueError(
-                "env has its worlds on a GPU, and an experience takes those of the host: make env without device, or collect "
-                "with a loop of your own."
-            )
+        check_devices(env, agent)
         num_segments = config.batch_size // config.bptt_horizon
         if num_segments % env.num_agents:
             raise ValueError(indivisible(config, env.num_agents))
@@ -88,7 +83,7 @@ class Experience(SegmentStorage):
         self._used = False
         self._state = state
         self._next_values = torch.zeros(self.num_rows, device=self.storage_device)
-        self._seen: npt.NDArray[np.uint8] | None = None
+        self._seen: torch.Tensor | None = None
         self._pass: Iterator[torch.Tensor] = iter(())
         self.action_generator = torch.Generator(self.device).manual_seed(seed)
         self.shuffle_generator = torch.Generator().manual_seed(seed)
@@ -140,7 +135,7 @@ class Experience(SegmentStorage):
         self.advantages = None
         self._pass = iter(())
         moved = self._touched_rows()
-        touched = torch.from_numpy(moved)
+        touched = to_device(moved, self.device)
         if self.position and moved.any():
             assert self._seen is not None
             step = (self.position - 1) % self.horizon
@@ -148,10 +143,10 @@ class Experience(SegmentStorage):
             cut = (
                 touched.to(self.storage_device) & ~self.terminals[rows, step] & ~self.truncations[rows, step]
             )
-            following = value(torch.from_numpy(self._seen).to(self.device), self._state)
+            following = value(self._seen.to(self.device), self._state)
             self.truncations[rows, step] |= cut
             self.truncation_values[rows, step] += cut * following.to(self.storage_device)
-        self._state = self._state.zeroed(touched.to(self.device))
+        self._state = self._state.zeroed(touched)
         self._fresh |= moved
         return self._state.clone()
 
@@ -159,7 +154,8 @@ class Experience(SegmentStorage):
         """Bool `[N]`: rows whose world is not where our last step left it."""
         if self._seen is None:
             return np.ones(self.num_rows, dtype=np.bool_)
-        moved = (self._seen != self.env.observations).any(axis=(1, 2)) | (self.env.starts & ~self._fresh)
+        seen = torch.as_tensor(self.env.observations)
+        moved = (self._seen != seen).flatten(1).any(1).cpu().numpy() | (self.env.starts & ~self._fresh)
         worlds = moved.reshape(self.env.num_worlds, -1).any(axis=1)
         return np.repeat(worlds, self.num_rows // self.env.num_worlds)
 
@@ -183,7 +179,7 @@ class Experience(SegmentStorage):
         self._state = state
         if next_values is not None:
             self._next_values = next_values.to(self.storage_device)
-        self._seen = self.env.observations.copy()
+        self._seen = torch.as_tensor(self.env.observations).clone()
 
     # --- what an update does -------------------------------------------------------------------------------
 
@@ -265,7 +261,7 @@ class Experience(SegmentStorage):
         Returns:
             The segments, with value targets `advantages + values`.
         """
-        index = indices.to(self.storage_device)
+        index = indices.to(self.storage_device, non_blocking=True)
 
         def take(stored: torch.Tensor, dim: int = 0) -> torch.Tensor:
             return stored.index_select(dim, index).to(self.device, non_blocking=True)
@@ -295,7 +291,7 @@ class Experience(SegmentStorage):
             minibatch: drawn from this batch.
             advantages: float32 `[filled segments, T]`.
         """
-        index = minibatch.indices.to(advantages.device)
+        index = minibatch.indices.to(advantages.device, non_blocking=True)
         own = advantages.index_select(0, index).to(self.device)
         return replace(
             minibatch,
@@ -313,7 +309,9 @@ class Experience(SegmentStorage):
             indices: int64 `[B]` on the CPU.
             values: float32 `[B, T]`.
         """
-        self.values[indices.to(self.storage_device)] = values.detach().to(self.storage_device)
+        self.values[indices.to(self.storage_device, non_blocking=True)] = values.detach().to(
+            self.storage_device
+        )
 
     def _following(self, advantages: torch.Tensor) -> torch.Tensor:
         """`[S]`: advantage of the step after each segment, 0 after the end of the batch."""
@@ -338,7 +336,7 @@ class Experience(SegmentStorage):
             "state_h": self._state.h.cpu(),
             "state_c": self._state.c.cpu(),
             "next_values": self._next_values.cpu(),
-            "seen": self._seen,
+            "seen": None if self._seen is None else self._seen.cpu().numpy(),
             "fresh": self._fresh.copy(),
             "action_generator": self.action_generator.get_state(),
             "shuffle_generator": self.shuffle_generator.get_state(),
@@ -374,7 +372,8 @@ class Experience(SegmentStorage):
         self._pass = iter(())
         self._state = PolicyState(h=state["state_h"].to(self.device), c=state["state_c"].to(self.device))
         self._next_values = state["next_values"].to(self.storage_device)
-        self._seen = state["seen"]
+        seen = torch.as_tensor(self.env.observations)
+        self._seen = None if state["seen"] is None else torch.tensor(state["seen"], device=seen.device)
         self._fresh = state["fresh"].copy()
         self.action_generator.set_state(state["action_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from metta.agent.policy import Policy
+from metta.mettagrid.vec import VecEnv
 from metta.rl.trainer_config import ExperienceConfig
 
 if TYPE_CHECKING:
@@ -59,6 +61,20 @@ def check_saved(experience: Experience, state: dict[str, Any]) -> None:
                 f"the saved experience is damaged: its {name} is {list(saved[name].shape)} where the rest of it "
                 f"makes {list(mine.shape)}; go on from another checkpoint."
             )
+
+
+def check_devices(env: VecEnv, agent: Policy) -> None:
+    """Refuse worlds on a GPU with an agent elsewhere: every step would be carried over.
+
+    Raises:
+        ValueError: they are apart.
+    """
+    shown: object = env.observations
+    if isinstance(shown, torch.Tensor) and shown.device != agent.device:
+        raise ValueError(
+            f"env has its worlds on {shown.device} and the agent is on {agent.device}: put the agent there, or make env without "
+            "device."
+        )
 
 
 def choose_storage_device(config: ExperienceConfig, agent_device: torch.device) -> torch.device:

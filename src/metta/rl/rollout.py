@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from metta.agent.policy import Policy
@@ -23,6 +22,7 @@ from metta.mettagrid.vec import VecEnv
 from metta.rl.distributed import is_distributed
 from metta.rl.experience import Experience
 from metta.rl.finite import complaint_about_steps, stop_run
+from metta.rl.storage import to_device
 from metta.rl.types import BatchInfo
 
 
@@ -143,6 +143,10 @@ def episode_info(episodes: Sequence[EpisodeOutcome]) -> dict[str, Any]:
     return info
 
 
+Actions = Any
+"""int64 `[R, 2]`: an array of numpy, or of worlds on a GPU a tensor there."""
+
+
 @dataclass
 class _Group:
     """Worlds that are stepped together, and their rows' recurrent state after the last action."""
@@ -163,7 +167,10 @@ class _Collector:
         self.config = experience.config
         self.device = experience.device
         self.timer = timer
-        self.episodes: list[EpisodeOutcome] = []
+        self.ended: list[Sequence[EpisodeOutcome]] = []
+        # What is launched on a GPU is under way by itself, and its results need not be brought here.
+        shown: object = self.env.observations
+        self.on_device = isinstance(shown, torch.Tensor)
         state = experience.begin(self._value)
         agents = experience.num_rows // self.env.num_worlds
         self.groups = []
@@ -177,7 +184,7 @@ class _Collector:
         end = first + num_env_steps
         with ExitStack() as stack:
             worker = None
-            if len(self.groups) > 1:
+            if len(self.groups) > 1 and not self.on_device:
                 worker = stack.enter_context(ThreadPoolExecutor(1, "metta-env"))
             for position in range(self.experience.position, end):
                 for group in self.groups:
@@ -188,16 +195,16 @@ class _Collector:
         self._finish(end)
         if not is_distributed():  # else `train_ppo` asks all processes
             stop_run(complaint_about_steps(self.experience, first), self.experience.last_checkpoint)
-        return self.episodes
+        return [episode for some in self.ended for episode in some]
 
-    def _act(self, group: _Group, position: int) -> npt.NDArray[np.int64]:
+    def _act(self, group: _Group, position: int) -> Actions:
         with self.timer("inference"):
             rows = group.rows
-            seen = self.env.observations[rows]
-            observations = torch.from_numpy(seen if self.config.zero_copy else seen.copy()).to(self.device)
+            seen = torch.as_tensor(self.env.observations[rows])
+            observations = (seen if self.config.zero_copy else seen.clone()).to(self.device)
             starts = self.env.starts[rows]
             if starts.any():
-                group.state.zero_(torch.from_numpy(starts).to(self.device))
+                group.state = group.state.zeroed(to_device(starts, self.device))
             if position % self.experience.horizon == 0:
                 self.experience.store_start(position, rows, group.state)
             parts = [
@@ -211,10 +218,10 @@ class _Collector:
             logprobs = torch.cat([out.logprobs for out in parts])
             values = torch.cat([out.values for out in parts])
             self.experience.store_action(position, rows, observations, actions, logprobs, values)
-            chosen: npt.NDArray[np.int64] = actions.cpu().numpy()
+            chosen: Actions = actions if self.on_device else actions.cpu().numpy()
         return chosen
 
-    def _step(self, worker: ThreadPoolExecutor | None, group: _Group, actions: npt.NDArray[np.int64]) -> None:
+    def _step(self, worker: ThreadPoolExecutor | None, group: _Group, actions: Actions) -> None:
         """Have the group's worlds stepped: by the worker, or here and now."""
         with self.timer("env"):
             if worker is not None:
@@ -229,19 +236,20 @@ class _Collector:
         with self.timer("env"):
             batch = group.pending.result()
         group.pending = None
-        # An episode may end for some agents of a world by a terminal; for the rest of them it is cut off.
-        ended = np.zeros_like(batch.terminals)
-        ended[batch.final_rows - group.rows.start] = True
-        truncations = (batch.truncations | ended) & ~batch.terminals
+        truncations = torch.as_tensor(batch.truncations) & ~torch.as_tensor(batch.terminals)
         values = torch.zeros(len(truncations), device=self.device)
-        if truncations.any():
-            local = batch.final_rows - group.rows.start
-            cut = truncations[local]
-            final = torch.from_numpy(batch.final_observations[cut]).to(self.device)
-            rows = torch.from_numpy(local[cut])
-            values[rows.to(self.device)] = self._value(final, group.state.index(rows))
+        # An episode may end for some agents of a world by a terminal; for the rest of them it is cut off.
+        cut = np.flatnonzero(~batch.final_terminals)
+        if len(cut):
+            local = batch.final_rows[cut] - group.rows.start
+            final = torch.as_tensor(batch.final_observations)
+            final = final.index_select(0, to_device(cut, final.device)).to(self.device)
+            rows = to_device(local, self.device)
+            values[rows] = self._value(final, group.state.index(rows))
+            truncations.index_fill_(0, to_device(local, truncations.device), True)
         self.experience.store_result(position, group.rows, batch, truncations, values)
-        self.episodes += batch.episodes
+        if len(batch.episodes):
+            self.ended.append(batch.episodes)
 
     def _value(self, observations: torch.Tensor, state: PolicyState) -> torch.Tensor:
         with self.timer("inference"):
@@ -256,7 +264,7 @@ class _Collector:
         values = None
         if end % self.experience.horizon == 0:
             # A row whose episode just ended is not bootstrapped, so its value here is never read.
-            values = self._value(torch.from_numpy(self.env.observations).to(self.device), state)
+            values = self._value(torch.as_tensor(self.env.observations).to(self.device), state)
         self.experience.finish(end, state, values)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,6 +21,12 @@ _PER_STEP = (
     "truncations",
     "truncation_values",
 )
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array of the host as a tensor there, without waiting for the device; on the CPU it may be the same memory."""
+    # numpy's memory is read before the call returns: it may change at once, though the copy is still under way.
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 class SegmentStorage:
@@ -110,7 +118,7 @@ class SegmentStorage:
         segments = self.segments(position, rows)
         self.start_h[:, segments] = state.h.to(self.storage_device)
         self.start_c[:, segments] = state.c.to(self.storage_device)
-        self.starts[segments] = torch.from_numpy(self._fresh[rows]).to(self.storage_device)
+        self.starts[segments] = to_device(self._fresh[rows], self.storage_device)
 
     def store_action(
         self,
@@ -133,16 +141,17 @@ class SegmentStorage:
         position: int,
         rows: slice,
         batch: StepBatch,
-        truncations: npt.NDArray[np.bool_],
+        truncations: torch.Tensor,
         truncation_values: torch.Tensor,
     ) -> None:
-        """Store what came of it: the rewards and ends in `batch`, and float32 `[R]` values where truncated."""
+        """Store what came of it: rewards and terminals of `batch`, bool `[R]` truncations, float32 `[R]` values there."""
         segments, step = self.segments(position, rows), position % self.horizon
-        self.rewards[segments, step] = torch.from_numpy(batch.rewards).to(self.storage_device)
-        self.terminals[segments, step] = torch.from_numpy(batch.terminals).to(self.storage_device)
-        self.truncations[segments, step] = torch.from_numpy(truncations).to(self.storage_device)
+        self.rewards[segments, step] = torch.as_tensor(batch.rewards).to(self.storage_device)
+        self.terminals[segments, step] = torch.as_tensor(batch.terminals).to(self.storage_device)
+        self.truncations[segments, step] = truncations.to(self.storage_device)
         self.truncation_values[segments, step] = truncation_values.to(self.storage_device)
-        self._fresh[rows] = batch.terminals | truncations
+        self._fresh[rows] = False
+        self._fresh[batch.final_rows] = True
 
     def stored(self, first: int, last: int) -> dict[str, torch.Tensor]:
         """Segments `first` to `last`, by name: views of the storage, shaped like it."""
