@@ -63,8 +63,13 @@ class PolicyState:
 
     def zero_(self, rows: torch.Tensor) -> None:
         """Forget, in place, in the rows that `rows` (bool `[B]`, or integer indices) names."""
-        self.h[:, rows] = 0
-        self.c[:, rows] = 0
+        for part in (self.h, self.c):
+            if rows.dtype == torch.bool:
+                part.masked_fill_(
+                    rows.unsqueeze(-1), 0
+                )  # an index would make the host wait for a GPU to count the rows
+            else:
+                part[:, rows] = 0
 
     def zeroed(self, rows: torch.Tensor) -> PolicyState:
         """A state that has forgotten in the rows where `rows`, bool `[B]`, is True; this one stays."""

@@ -328,7 +328,8 @@ class CudaEngine(GridEngine):
         if self._sure_steps == 0:
             rows = self._state.invalid.shape[1]
             free = 3 * rows // 4 - int(to_host(self._shared.most_used)[0])
-            if free < self.max_agents:
+            # Well before it has to be, or the looks would follow each other closely where a table stays nearly full.
+            if free < max(self.max_agents, rows // 4):
                 self._make_invalid(2 * rows)
                 free += 3 * rows // 4
             write(self._shared.most_used, np.zeros(1, np.int32))

@@ -39,6 +39,7 @@ class Experience(SegmentStorage):
         env: the worlds that are stepped.
         config: sizes and manner of collection.
         device: where the agent computes.
+        worlds_device: where the worlds' observations are.
         storage_device: where the batch lives; `device`, or the CPU with `cpu_offload`.
         advantages: float32 `[segments, T]` as last computed for this batch, or None.
         position: steps of each row in the batch so far.
@@ -74,6 +75,7 @@ class Experience(SegmentStorage):
         self.env = env
         self.config = config
         self.device = agent.device
+        self.worlds_device = torch.as_tensor(env.observations).device
         self.num_steps = config.batch_size // self.num_rows
         self.advantages: torch.Tensor | None = None
         self.position = 0

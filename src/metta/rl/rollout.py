@@ -19,6 +19,7 @@ from metta.common.stopwatch import NullStopwatch, Stopwatch
 from metta.mettagrid.env import MettaGridEnv
 from metta.mettagrid.outcomes import EpisodeOutcome, StepBatch
 from metta.mettagrid.vec import VecEnv
+from metta.rl.device_stopwatch import DeviceStopwatch
 from metta.rl.distributed import is_distributed
 from metta.rl.experience import Experience
 from metta.rl.finite import complaint_about_steps, stop_run
@@ -54,7 +55,7 @@ def rollout(experience: Experience, agent: Policy, num_steps: int | None = None)
             f"num_steps={wanted} but the batch takes 1 to {remaining} more agent steps: "
             "collect fewer, or make the experience with a larger batch_size."
         )
-    timer = Stopwatch()
+    timer = DeviceStopwatch() if experience.worlds_device.type == "cuda" else Stopwatch()
     num_env_steps = -(-wanted // experience.num_rows)
     with torch.no_grad():
         episodes = _Collector(experience, agent, experience.config.async_factor, timer).run(num_env_steps)
@@ -169,8 +170,7 @@ class _Collector:
         self.timer = timer
         self.ended: list[Sequence[EpisodeOutcome]] = []
         # What is launched on a GPU is under way by itself, and its results need not be brought here.
-        shown: object = self.env.observations
-        self.on_device = isinstance(shown, torch.Tensor)
+        self.on_device = isinstance(self.env.observations, torch.Tensor)
         state = experience.begin(self._value)
         agents = experience.num_rows // self.env.num_worlds
         self.groups = []
@@ -204,7 +204,7 @@ class _Collector:
             observations = (seen if self.config.zero_copy else seen.clone()).to(self.device)
             starts = self.env.starts[rows]
             if starts.any():
-                group.state = group.state.zeroed(to_device(starts, self.device))
+                group.state.zero_(to_device(starts, self.device))
             if position % self.experience.horizon == 0:
                 self.experience.store_start(position, rows, group.state)
             parts = [

@@ -26,8 +26,8 @@ class BatchInfo:
         episode_returns: per finished episode, the mean over its agents of the summed reward.
         episode_lengths: per finished episode, its environment steps.
         episodes: the outcomes behind both lists, with statistics, in the order in which they finished.
-        env_seconds: time spent waiting for the environment.
-        inference_seconds: time spent in the agent.
+        env_seconds: time spent waiting for the environment; with worlds on a GPU, the GPU's time.
+        inference_seconds: time spent in the agent; likewise.
     """
 
     total_env_steps: int
