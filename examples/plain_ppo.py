@@ -17,9 +17,10 @@ from torch import nn
 from torch.distributions import Categorical
 
 from metta.common.config import Config
+from metta.mettagrid.outcomes import EpisodeOutcome
 from metta.mettagrid.registry import get_env_config
 from metta.mettagrid.spec import PADDING, EnvSpec
-from metta.mettagrid.vec import EpisodeOutcome, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 State = tuple[torch.Tensor, torch.Tensor]
 

@@ -15,8 +15,9 @@ from metta.agent.metta_agent import ActOutput
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
 from metta.common.config import Config
+from metta.mettagrid.outcomes import EpisodeOutcome
 from metta.mettagrid.spec import EnvSpec
-from metta.mettagrid.vec import EpisodeOutcome, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 
 @dataclass

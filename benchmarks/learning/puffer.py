@@ -19,7 +19,7 @@ from benchmarks.learning.tasks import PufferConfig
 from examples.plain_ppo import Net
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
-from metta.mettagrid.vec import EpisodeOutcome
+from metta.mettagrid.outcomes import EpisodeOutcome
 
 NEVER = 1 << 60
 

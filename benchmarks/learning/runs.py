@@ -24,7 +24,7 @@ from benchmarks.learning.learners import LEARNERS, Learner
 from benchmarks.learning.settings import Changes, differences, fingerprint
 from benchmarks.learning.tasks import TASKS, settings_of
 from metta.api import VecEnv, make_curriculum
-from metta.mettagrid.vec import EpisodeOutcome
+from metta.mettagrid.outcomes import EpisodeOutcome
 from metta.sim.simulation import run_episodes, summarize
 
 ROW_STEPS = 50_000

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from metta.adapters.actions import LegalActions
 from metta.adapters.missing import missing
 from metta.adapters.seeds import given_or_drawn
+from metta.mettagrid.outcomes import EpisodeOutcome
 from metta.mettagrid.tasks import EnvLike, find_tasks
-from metta.mettagrid.vec import EpisodeOutcome, VecEnv
+from metta.mettagrid.vec import VecEnv
 
 try:
     import pufferlib
@@ -121,7 +122,7 @@ class PufferLibEnv(pufferlib.PufferEnv):  # type: ignore[misc] # it is Any to a 
         self.rewards[:] = batch.rewards
         self.terminals[:] = batch.terminals
         self.truncations[:] = batch.truncations
-        self.episodes = batch.episodes
+        self.episodes = list(batch.episodes)
         infos = [
             {"episode_return": outcome.score, "episode_length": float(outcome.length)}
             for outcome in batch.episodes

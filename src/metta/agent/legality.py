@@ -86,6 +86,9 @@ class Legality(nn.Module):
                         zone[facing, row * 16 + col] = IN_RANGE
             zone[facing, self.center + 16 * down + right] |= AHEAD
             zone[facing, self.center - 16 * down - right] |= BEHIND
+        self._most_targets = (
+            int(need.max()) - ATTACK + 1
+        )  # asked of the buffer, a GPU would have to be waited for
         for name, array in (("need", need), ("zone", zone), ("role", role)):
             self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
@@ -138,7 +141,7 @@ class Legality(nn.Module):
             converter & any_positive(AHEAD, ITEM),
             converter & any_positive(OWN, ITEM),
             any_positive(AHEAD, LOOSE),
-            *(targets > n for n in range(int(self.need.max()) - ATTACK + 1)),
+            *(targets > n for n in range(self._most_targets)),
         ]
         allowed = torch.stack(facts, -1)[:, self.need]
         unsure = ~own.any(-1) | ~padding.any(-1) | ~allowed.any(-1)
