@@ -11,7 +11,7 @@ import torch
 from benchmarks.learning.tasks import MettaConfig, PufferConfig
 from examples.plain_ppo import PlainConfig, PlainPPO
 from metta import api
-from metta.agent.metta_agent import ActOutput
+from metta.agent.outputs import ActOutput
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
 from metta.common.config import Config

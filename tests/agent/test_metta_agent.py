@@ -8,7 +8,8 @@ import torch
 
 from agent_cases import PLAIN_GRAPH, RICH_GRAPH, SPEC, make_agent, random_segments, random_tokens
 from metta.agent.config import AgentModelConfig
-from metta.agent.metta_agent import ActOutput, MettaAgent
+from metta.agent.metta_agent import MettaAgent
+from metta.agent.outputs import ActOutput
 from metta.agent.state import PolicyState
 
 VARIANTS = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 from metta.agent.metta_agent import MettaAgent
@@ -29,7 +31,7 @@ from metta.rl.trainer_config import (
     VTraceConfig,
 )
 from metta.rl.update import train_ppo
-from option_schema import Kind, Probe, Refused, other
+from option_schema import Kind, Other, Probe, Refused, other
 from tiny_run import NETWORK, SIZES, WORLD
 
 FAST = {**SIZES, "optimizer": OptimizerConfig(learning_rate=0.03)}
@@ -174,6 +176,29 @@ def looped(config: TrainerConfig) -> list[Any]:
     return run.told()
 
 
+def graphs_called(run: Callable[[TrainerConfig], list[Any]]) -> Callable[[TrainerConfig], int]:
+    """How often a run calls what it had torch compile; tests/agent/test_compiled.py really compiles."""
+
+    def count(config: TrainerConfig) -> int:
+        calls = 0
+
+        def compiled(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+            def called(*arguments: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                return function(*arguments)
+
+            return called
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "compile", compiled)
+            run(config)
+        return calls
+
+    count.__name__ = f"graphs_called in {run.__name__}"
+    return count
+
+
 def trained_by_sizes(config: ExperienceConfig) -> list[Any]:
     """A run with the sizes alone."""
     return trained(TrainerConfig(**{**config.model_dump(), "total_timesteps": 512}))
@@ -245,6 +270,7 @@ PROBES: dict[Kind, Probe] = {
             "anneal_lr": other(False),
             "lr_schedule": other("cosine"),
             "warmup_steps": other(128),
+            "compile": Other((True,), sees=(graphs_called(trained), graphs_called(looped))),
             "ppo": other(PPOConfig(gamma=0.5)),
             "schedules": other({"ent_coef": ScheduleConfig(end=0.5)}),
             "optimizer": other(OptimizerConfig(learning_rate=0.01)),

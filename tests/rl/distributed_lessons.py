@@ -16,7 +16,8 @@ import torch
 
 from conftest import SPEC, ScriptedEnv
 from metta.agent.any_config import read_agent_config
-from metta.agent.metta_agent import EvalOutput, MettaAgent
+from metta.agent.metta_agent import MettaAgent
+from metta.agent.outputs import EvalOutput
 from metta.interface.directories import (
     cleanup_distributed,
     save_experiment_config,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from metta.agent.analysis import flatten, weight_statistics
+from metta.agent.compiled import CompiledFunction, compilation_wanted
 from metta.agent.config import AgentModelConfig
 from metta.agent.core import LSTMCore
 from metta.agent.encoder import Encoder
@@ -19,48 +19,12 @@ from metta.agent.graph import ComponentGraph
 from metta.agent.graph_config import AgentGraphConfig
 from metta.agent.heads import POLICY_GAIN, ActionTable, Head, entropy, sample
 from metta.agent.legality import Legality
+from metta.agent.outputs import ActOutput, EvalOutput
 from metta.agent.paths import ComputePath
 from metta.agent.row_parallel import RowThreads, by_rows, row_parts
 from metta.agent.state import PolicyState
 from metta.agent.translation import NEVER, Translation
 from metta.mettagrid.spec import EnvSpec
-
-
-@dataclass
-class ActOutput:
-    """What `MettaAgent.act` decided for `B` rows.
-
-    Attributes:
-        actions: int64 `[B, 2]`, (action id, argument), always a legal pair.
-        logprobs: float32 `[B]`, log probability of each.
-        values: float32 `[B]`, expected discounted return from here.
-        state: memory after this observation.
-    """
-
-    actions: torch.Tensor
-    logprobs: torch.Tensor
-    values: torch.Tensor
-    state: PolicyState
-
-
-@dataclass
-class EvalOutput:
-    """What `MettaAgent.evaluate` says of `B` segments of `T` ticks; differentiable.
-
-    Attributes:
-        logprobs: float32 `[B, T]`, log probability of the actions taken.
-        entropies: float32 `[B, T]`, entropy of the distribution they were drawn from, in nats.
-        values: float32 `[B, T]`.
-        state: memory before tick `T`, zeroed where the last tick ended an episode.
-        all_logprobs: float32 `[B, T, legal]`, log probability of every legal action, in the order of
-            `EnvSpec.legal_actions`.
-    """
-
-    logprobs: torch.Tensor
-    entropies: torch.Tensor
-    values: torch.Tensor
-    state: PolicyState
-    all_logprobs: torch.Tensor
 
 
 class MettaAgent(nn.Module):
@@ -133,6 +97,7 @@ class MettaAgent(nn.Module):
         self.register_buffer("reference", torch.empty(sum(p.numel() for p in self.parameters())))
         self._last_features: torch.Tensor | None = None
         self._threads = RowThreads()
+        self._compiled = CompiledFunction()
         if config.clip_range > 0:
             clamp = functools.partial(torch.clamp, min=-config.clip_range, max=config.clip_range)
             for parameter in self.parameters():
@@ -387,7 +352,10 @@ class MettaAgent(nn.Module):
             some = None if resets is None else resets[:, rows].contiguous()
             return self._compute(obs[:, rows], state.index(rows), some, horizon)
 
-        results = by_rows(self._threads, compute, parts, (1, 1, 1, 1, 1), parameters)
+        if compilation_wanted():
+            results = self._compiled(self._compute, self.path, obs, state, resets, horizon)
+        else:
+            results = by_rows(self._threads, compute, parts, (1, 1, 1, 1, 1), parameters)
         logprobs, values, h, c, features = results
         if torch.is_grad_enabled():
             self._last_features = features if features.shape[-1] else None

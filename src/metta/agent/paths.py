@@ -39,12 +39,12 @@ def split_rows(num_rows: int, work: Callable[[slice], T]) -> list[T]:
 
 
 def use_fast(path: ComputePath, tensor: torch.Tensor) -> bool:
-    """Whether to use the compiled loops on data like `tensor`, floating.
+    """Whether to use the compiled loops on data like `tensor`, floating; never while `torch.compile` traces a graph.
 
     Raises:
         ValueError: `fast` was asked for where it cannot be.
     """
-    if path == "plain":
+    if path == "plain" or torch.compiler.is_compiling():
         return False
     able = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
     if path == "fast":

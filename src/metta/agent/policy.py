@@ -10,7 +10,7 @@ import torch
 from metta.agent.state import PolicyState
 
 if TYPE_CHECKING:
-    from metta.agent.metta_agent import ActOutput, EvalOutput
+    from metta.agent.outputs import ActOutput, EvalOutput
     from metta.mettagrid.spec import EnvSpec
 
 

@@ -25,7 +25,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from metta.agent.metta_agent import ActOutput, EvalOutput, MettaAgent
+from metta.agent.metta_agent import MettaAgent
+from metta.agent.outputs import ActOutput, EvalOutput
 from metta.agent.policy import Policy
 from metta.agent.state import PolicyState
 from metta.mettagrid.outcomes import EpisodeOutcome

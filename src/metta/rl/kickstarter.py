@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from metta.agent.metta_agent import EvalOutput, MettaAgent
+from metta.agent.metta_agent import MettaAgent
+from metta.agent.outputs import EvalOutput
 from metta.agent.policy_store import PolicyStore
 from metta.agent.remap import remap
 from metta.agent.state import PolicyState

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from metta.agent.compiled import compiled_networks
 from metta.agent.policy import Policy
 from metta.agent.row_parallel import sharing_rows
 from metta.rl.advantage import compute_advantage
@@ -145,6 +146,7 @@ def minibatch_losses(
     kickstarter: Kickstarter | None = None,
     experience: Experience | None = None,
     agent_step: int = 0,
+    compile: bool = False,
 ) -> MinibatchLosses:
     """Replay some segments with the present weights and weigh the terms of the loss.
 
@@ -160,8 +162,12 @@ def minibatch_losses(
         kickstarter: adds what its teachers say; None: nothing.
         experience: what the minibatch was drawn from; for the kickstarter, and with `refresh_targets` it keeps the values.
         agent_step: agent steps of the run so far; for the kickstarter.
+        compile: whether torch compiles the policy's network, as `TrainerConfig.compile` says.
     """
-    out = policy.evaluate(minibatch.observations, minibatch.start_state, minibatch.dones, minibatch.actions)
+    with compiled_networks(compile):
+        out = policy.evaluate(
+            minibatch.observations, minibatch.start_state, minibatch.dones, minibatch.actions
+        )
     log_ratio = out.logprobs - minibatch.logprobs
     advantages, returns = minibatch.advantages, minibatch.returns
     if vtrace is not None:
@@ -303,7 +309,7 @@ def process_minibatch_update(
         advantages: float32 `[segments, T]` of the whole batch. They take the place of those that the minibatch was drawn
             with; with `trainer_cfg.vtrace` they stand for what comes after each segment, and the segments' own are
             computed anew.
-        trainer_cfg: `ppo`, `schedules` and `vtrace` are read.
+        trainer_cfg: `ppo`, `schedules`, `vtrace` and `compile` are read.
         kickstarter: adds what its teachers say; None: nothing.
         agent_step: agent steps of the run so far.
         losses: gets the terms.
@@ -315,6 +321,7 @@ def process_minibatch_update(
     Raises:
         ValueError: another device than the policy's.
         FloatingPointError: the loss is not finite, in this process or another that trains with it.
+        FileNotFoundError: `compile`, and no compiler that torch could use.
     """
     if torch.device(str(device)).type != policy.device.type:
         raise ValueError(
@@ -329,6 +336,7 @@ def process_minibatch_update(
         kickstarter=kickstarter,
         experience=experience,
         agent_step=agent_step,
+        compile=trainer_cfg.compile,
     )
     stop_run(result.complaint(f"at agent step {agent_step:,}"), experience.last_checkpoint)
     losses.add(result.scalars())

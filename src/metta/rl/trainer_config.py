@@ -60,6 +60,8 @@ class PPOConfig(Config):
     def _used(self) -> PPOConfig:
         if not self.clip_vloss:
             self.refuse_idle(("vf_clip_coef",), "clip_vloss is False")
+        if self.gamma == 0:
+            self.refuse_idle(("gae_lambda",), "gamma is 0")
         return self
 
 
@@ -177,6 +179,11 @@ class KickstartTeacherConfig(Config):
     action_loss_coef: float = Field(1, ge=0, description="Weight of the divergence from its actions.")
     value_loss_coef: float = Field(1, ge=0, description="Weight of the distance from its values.")
 
+    @model_validator(mode="after")
+    def _teaches(self) -> KickstartTeacherConfig:
+        _refuse_silence(self.teacher_uri, self.action_loss_coef, self.value_loss_coef)
+        return self
+
 
 class KickstartConfig(Config):
     """Learning from teachers at first (Schmitt et al. 2018, arXiv:1803.03835); read by `Kickstarter`.
@@ -204,6 +211,8 @@ class KickstartConfig(Config):
     def _used(self) -> KickstartConfig:
         if self.teacher_uri is None:
             self.refuse_idle(("action_loss_coef", "value_loss_coef"), "teacher_uri is None")
+        else:
+            _refuse_silence(self.teacher_uri, self.action_loss_coef, self.value_loss_coef)
         if not self.teachers:
             self.refuse_idle(("anneal_ratio", "kickstart_steps"), "there is no teacher")
         return self
@@ -221,6 +230,14 @@ class KickstartConfig(Config):
                 )
             ]
         return first + self.additional_teachers
+
+
+def _refuse_silence(teacher_uri: str, action_loss_coef: float, value_loss_coef: float) -> None:
+    if action_loss_coef == value_loss_coef == 0:
+        raise ValueError(
+            f"the teacher {teacher_uri} has action_loss_coef=0 and value_loss_coef=0, so it would teach nothing: give it a "
+            "weight, or drop it."
+        )
 
 
 class InitialPolicyConfig(Config):
@@ -302,6 +319,11 @@ class TrainerConfig(ExperienceConfig):
     lr_schedule: Literal["linear", "cosine"] = Field("linear", description="Shape of its way down.")
     warmup_steps: int = Field(0, ge=0, description="Agent steps over which the rate first rises.")
 
+    compile: bool = Field(
+        False,
+        description="Minibatches go through a network that torch.compile compiled; see metta.agent.compiled.",
+    )
+
     ppo: PPOConfig = PPOConfig()
     schedules: dict[Scheduled, ScheduleConfig] = Field(
         default_factory=dict, description="What of `ppo` changes over the run, by its name."
@@ -341,6 +363,15 @@ class TrainerConfig(ExperienceConfig):
                 raise ValueError(
                     "ppo.clip_vloss is False, so a schedule of vf_clip_coef would change nothing: drop it."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _minibatches_teach(self) -> TrainerConfig:
+        if self.minibatch_size == 1 and self.ppo.norm_adv:
+            raise ValueError(
+                "minibatch_size=1 with ppo.norm_adv: the advantage of a single step, shifted to mean 0, is 0, and nothing would "
+                "be learned of actions: take larger minibatches, or norm_adv=False."
+            )
         return self
 
     def ppo_at(self, agent_step: int) -> PPOConfig:

@@ -42,8 +42,8 @@ def train_ppo(
         experience: filled by `rollout`; its next rollout replaces the batch.
         ppo_config: the terms and their weights; None: those of `trainer_cfg`, or the defaults.
         update_epochs: passes over the batch; None: as the experience's config says, which is 1 unless set.
-        trainer_cfg: its `vtrace` and `prioritized_experience_replay` are applied, and its `schedules` where `ppo_config` is
-            None; None: none of them, which is plain PPO.
+        trainer_cfg: its `vtrace`, `prioritized_experience_replay` and `compile` are applied, and its `schedules` where
+            `ppo_config` is None; None: none of them, which is plain PPO.
         kickstarter: adds what its teachers say; None: nothing.
         agent_step: agent steps of the run so far, the clock of schedules, prioritised replay and the kickstarter.
 
@@ -58,6 +58,7 @@ def train_ppo(
         ValueError: no segment is complete, or `update_epochs` is not positive.
         FloatingPointError: batch, policy, loss or gradient are not finite, in this process or another that trains with it;
             that update is not applied.
+        FileNotFoundError: `compile`, and no compiler that torch could use.
     """
     config = ppo_config or (PPOConfig() if trainer_cfg is None else trainer_cfg.ppo_at(agent_step))
     epochs = experience.config.update_epochs if update_epochs is None else update_epochs
@@ -88,6 +89,7 @@ def train_ppo(
                 kickstarter=kickstarter,
                 experience=experience,
                 agent_step=agent_step,
+                compile=trainer_cfg is not None and trainer_cfg.compile,
             )
             where = f"in update {experience.num_updates + 1}"
             stop_run(result.complaint(where), experience.last_checkpoint)
