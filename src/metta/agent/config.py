@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,6 +74,12 @@ class AgentSettings(Config):
 
     analyze_weights_interval: int = Field(default=300, ge=0)
     l2_init_weight_update_interval: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _hidden_once(self) -> Self:
+        if "global" not in self.observation_types:
+            self.refuse_idle(("use_prev_action", "use_prev_reward"), "observation_types has no 'global'")
+        return self
 
     @field_validator("observation_types")
     @classmethod
