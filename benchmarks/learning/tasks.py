@@ -91,7 +91,7 @@ TASKS: dict[str, Task] = {
         "/env/mettagrid/simple",
         4_500_000,
         128,
-        {"plain": {"num_worlds": 64}, "pufferlib": {"num_worlds": 64}},
+        {"plain": {"num_worlds": 16}, "pufferlib": {"num_worlds": 32}},
     ),
     "arena": Task(
         "/env/mettagrid/arena/basic_easy_shaped",
@@ -106,14 +106,15 @@ TASKS: dict[str, Task] = {
                 "ppo.gamma": 0.995,
                 "ppo.ent_coef": 0.02,
                 "ppo.vf_coef": 10.0,
-            }
+            },
+            "pufferlib": {"num_worlds": 16},
         },
     ),
     "navigation": Task(
-        "/env/mettagrid/navigation/evals/walls_outofsight",
+        "/env/mettagrid/navigation/training/sparse_small",
         2_000_000,
-        256,
-        {"plain": {"num_worlds": 64}, "pufferlib": {"num_worlds": 64}},
+        64,
+        {"plain": {"num_worlds": 16}, "pufferlib": {"num_worlds": 32}},
     ),
 }
 

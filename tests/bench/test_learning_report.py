@@ -117,8 +117,13 @@ def test_rliable_gives_the_same(runs: int) -> None:
     assert [ours.low, ours.high] == pytest.approx(intervals["ours"][:, 0].tolist(), abs=0.05 * width)
 
 
-def test_a_curve_is_thinned_by_means_over_episodes(tmp_path: Path) -> None:
+def test_a_curve_is_thinned_by_means_over_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = read_log(log_of(tmp_path))
+    log["row"][0]["episodes"] = 52  # at a score of 0.01; the other 49 have 2 each
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.learning.kept.POINTS", 1)
+        assert keep(log)["curve"]["score"] == pytest.approx([(25 * 2 + 0.01 * 50) / 150], abs=1e-4)
+    log["row"][0]["episodes"] = 2
     curve = keep(log)["curve"]
     assert len(curve["steps"]) == 40
     assert curve["steps"][-1] == 99_000
