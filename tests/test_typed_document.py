@@ -315,7 +315,7 @@ def test_complete_example(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 
 
 def test_configuration_tables_of_training() -> None:
-    own = {"refresh_targets"}
+    own = {"refresh_targets", "norm_vloss"}
     assert PPOConfig().model_dump(exclude=own) == {
         "clip_coef": 0.1,
         "ent_coef": 0.0021,
@@ -380,7 +380,8 @@ def test_agent_defaults() -> None:
     }
     assert {name: getattr(config, name) for name in documented} == documented
     assert config.observation_types == ["global", "agent", "object", "inventory", "recipe"]
-    assert set(type(config).model_fields) == {*documented, "observation_types", "egocentric", "weight_clip"}
+    own = {"egocentric", "mask_actions", "weight_clip"}
+    assert set(type(config).model_fields) == {*documented, "observation_types", *own}
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

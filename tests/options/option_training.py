@@ -295,6 +295,7 @@ PROBES: dict[Kind, Probe] = {
             "l2_reg_loss_coef": other(1.0),
             "l2_init_loss_coef": other(1.0),
             "norm_adv": other(False),
+            "norm_vloss": other(True),
             "clip_vloss": other(False),
             "target_kl": other(1e-6),
         },

@@ -8,11 +8,13 @@ import torch
 
 from metta.rl.advantage import compute_advantage, compute_advantages
 from metta.rl.losses import (
+    SMALLEST_VARIANCE,
     Losses,
     clipped_policy_loss,
     minibatch_losses,
     normalize_advantages,
     process_minibatch_update,
+    return_variance,
     value_loss,
     vtrace_advantages,
 )
@@ -354,6 +356,21 @@ def test_weights_count_a_segment_more_or_less(collected) -> None:
         value_loss(log_ratio, advantage, advantage, 0.1, ones),
         value_loss(log_ratio, advantage, advantage, 0.1),
     )
+
+
+def test_a_value_loss_of_unit_variance_does_not_know_the_size_of_rewards(collected) -> None:
+    agent, experience = collected
+    minibatch = experience.minibatch(torch.tensor([0, 1, 2]), compute_advantages(experience))
+    spread = minibatch.returns.double().var(correction=0).item()
+    assert spread > SMALLEST_VARIANCE
+    raw = minibatch_losses(agent, minibatch, PPOConfig(vf_coef=0.7)).scalars()
+    scaled = minibatch_losses(agent, minibatch, PPOConfig(vf_coef=0.7, norm_vloss=True)).scalars()
+    assert scaled["value_loss"] == raw["value_loss"]
+    change = 0.7 * raw["value_loss"] * (1 / spread - 1)
+    assert scaled["loss"] - raw["loss"] == pytest.approx(change, rel=1e-4)
+    returns = minibatch.returns
+    assert float(return_variance(30 * returns)) == pytest.approx(900 * spread, rel=1e-5)
+    assert float(return_variance(returns * 0 + 5)) == pytest.approx(SMALLEST_VARIANCE)
 
 
 # --- sums, and several processes -----------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from metta.rl.experience import Experience
     from metta.rl.kickstarter import Kickstarter
 
+SMALLEST_VARIANCE = 1e-4
+"""Of value targets: where nothing is rewarded yet, their noise must not be made the task."""
+
 
 def normalize_advantages(advantages: torch.Tensor) -> torch.Tensor:
     """Shift and scale to mean 0 and (population) standard deviation 1, over all processes that train together.
@@ -79,6 +82,16 @@ def value_loss(
         near = old_values + (values - old_values).clamp(-clip, clip)
         error = torch.maximum(error, (near - returns).pow(2))
     return 0.5 * _mean(error, weights)
+
+
+def return_variance(returns: torch.Tensor) -> torch.Tensor:
+    """Variance of value targets over all processes that train together, at least `SMALLEST_VARIANCE`; a scalar.
+
+    A value loss divided by it is the share of the variance that the values leave unexplained, whatever the size of the
+    rewards.
+    """
+    centred = returns - all_mean(returns.mean())
+    return all_mean(centred.pow(2).mean()).clamp(min=SMALLEST_VARIANCE)
 
 
 def _mean(terms: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -179,8 +192,9 @@ def minibatch_losses(
     policy_loss = clipped_policy_loss(log_ratio, advantages, config.clip_coef, weights)
     clip = config.vf_clip_coef if config.clip_vloss else None
     value = value_loss(out.values, minibatch.values, returns, clip, weights)
+    value_scale = return_variance(returns) if config.norm_vloss else 1.0
     entropy = _mean(out.entropies, weights)
-    loss = policy_loss + config.vf_coef * value - config.ent_coef * entropy
+    loss = policy_loss + config.vf_coef * value / value_scale - config.ent_coef * entropy
     # The L2 terms run over every weight: left out, they cost nothing.
     zero = torch.zeros((), device=loss.device)
     l2_reg = policy.l2_reg_loss() if config.l2_reg_loss_coef else zero

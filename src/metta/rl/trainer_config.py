@@ -47,6 +47,11 @@ class PPOConfig(Config):
     norm_adv: bool = Field(
         True, description="Shift and scale each minibatch's advantages to mean 0, deviation 1."
     )
+    norm_vloss: bool = Field(
+        False,
+        description="Divide the value loss by the variance of the minibatch's value targets, so that vf_coef means the same "
+        "whatever the size of rewards.",
+    )
     clip_vloss: bool = Field(True, description="Clip the value's change by vf_clip_coef.")
     target_kl: float | None = Field(
         None, gt=0, description="No further update of a batch once the policy has moved this far from it."
