@@ -138,7 +138,7 @@ def items(group: Group) -> list[str]:
 
 
 def first_hearts(group: Group) -> str:
-    """Agent steps, the median run's, from which on training episodes gained so many hearts; the goal's measure."""
+    """Agent steps at the end of the first stretch of the curve whose episodes gained so many hearts, the median run's."""
     firsts = []
     for run in group.runs:
         curve = run["curve"]
