@@ -35,7 +35,7 @@ class Group:
         task: name.
         learner: name.
         steps: agent steps of each.
-        env: where they were trained, "" for the task's own world.
+        env: where they were trained; "" for the world that is the task's own now.
         threads: torch's threads.
         settings: all of them.
         changes: where they differed from what was usual when the first of them began.
@@ -94,7 +94,7 @@ def parts(rows: list[Any], number: int) -> list[list[Any]]:
 
 
 def gather(folder: Path, kept: Kept) -> tuple[Kept, list[str]]:
-    """Add the complete runs of a folder to those kept.
+    """Add the complete runs of a folder, and of those in it, to those kept.
 
     Returns:
         All of them, and a sentence about each run that is not complete.
@@ -103,7 +103,7 @@ def gather(folder: Path, kept: Kept) -> tuple[Kept, list[str]]:
         ValueError: a file of the folder is no log.
         FileNotFoundError: there are none.
     """
-    files = sorted(folder.glob("*.jsonl"))
+    files = sorted(folder.rglob("*-seed*.jsonl"))
     if not files:
         raise FileNotFoundError(f"{folder} has no logs; make some with `run --folder {folder}`.")
     result: Kept = {"runs": dict(kept["runs"]), "settings": dict(kept["settings"])}
@@ -141,7 +141,8 @@ def groups(kept: Kept) -> list[Group]:
     """The runs by what they have in common, in the order in which the first of each began."""
     found: dict[tuple[str, str, int, str, int, str], list[Run]] = {}
     for run in sorted(kept["runs"].values(), key=lambda run: str(run["started"])):
-        env = "" if run["own_env"] else run["env"]
+        at_home = run["own_env"] and run["task"] in TASKS and run["env"] == TASKS[run["task"]].env
+        env = "" if at_home else run["env"]
         key = (run["task"], run["learner"], run["steps"], env, run["threads"], run["settings"])
         found.setdefault(key, []).append(run)
     result = []

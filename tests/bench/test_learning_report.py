@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -12,7 +13,16 @@ import pytest
 
 from benchmarks.learning.aggregate import aggregate, aggregate_tasks, interquartile_mean
 from benchmarks.learning.kept import gather, groups, is_standing, keep, load, parts, save
-from benchmarks.learning.report import KEPT, PAGE, first_hearts, reached, report, results, write_tables
+from benchmarks.learning.report import (
+    KEPT,
+    PAGE,
+    first_hearts,
+    ledger,
+    reached,
+    report,
+    results,
+    write_tables,
+)
 from benchmarks.learning.runs import read_log, write
 from benchmarks.learning.settings import Changes, differences
 from benchmarks.learning.tasks import TASKS, settings_of
@@ -39,7 +49,7 @@ def log_of(
     header |= {"own_env": True, "changes": differences(usual.model_dump(mode="json"), dump), "note": "a try"}
     header |= {"settings": dump, "weights": 5, "threads": 1, "commit": "abc", "started": started}
     header |= {"versions": {}, "command": []}
-    name = f"{learner}-{seed}-{score}-{len(list(folder.glob('*')))}.jsonl"
+    name = f"{learner}-{len(list(folder.glob('*')))}-seed{seed}.jsonl"
     with (folder / name).open("w") as file:
         write(file, "header", header)
         write(file, "evaluation", judged(0, 0.0))
@@ -144,6 +154,11 @@ def test_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path) -> None:
     unfinished = log_of(tmp_path, seed=7, ended=False)
     kept, incomplete = gather(tmp_path, {"runs": {}, "settings": {}})
     assert incomplete == [f"{unfinished.stem} stands at 100,000 of 100,000 steps"]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "metrics.jsonl").write_text("{}")  # something else
+    for file in list(tmp_path.glob("*-seed2.jsonl")):
+        file.rename(tmp_path / "below" / file.name)
+    assert gather(tmp_path, {"runs": {}, "settings": {}}) == (kept, incomplete)
     usual, other = groups(kept)
     assert usual.standing
     assert not other.standing
@@ -154,6 +169,17 @@ def test_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path) -> None:
     assert first_hearts(usual) == "0.1 M"  # 51,000 steps, at the odd row in which 0.1 is passed
     save(tmp_path / "kept.json", kept)
     assert groups(load(tmp_path / "kept.json")) == [usual, other]
+
+
+def test_runs_in_another_world_stand_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_of(tmp_path)
+    kept, _ = gather(tmp_path, {"runs": {}, "settings": {}})
+    world = TASKS["arena"].env
+    assert [group.env for group in groups(kept)] == [""]
+    monkeypatch.setitem(TASKS, "arena", dataclasses.replace(TASKS["arena"], env="/env/mettagrid/simple"))
+    assert [group.env for group in groups(kept)] == [world]
+    assert results(groups(kept)) == "No run is kept yet."
+    assert f"trained in `{world}`" in ledger(groups(kept))
 
 
 def test_settings_that_came_later_count_as_left_alone() -> None:
