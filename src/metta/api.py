@@ -10,6 +10,7 @@ from metta.agent.policy import Policy
 from metta.agent.policy_record import PolicyRecord
 from metta.agent.policy_store import PolicyStore
 from metta.agent.remap import remap
+from metta.agent.row_parallel import sharing_rows
 from metta.common.stopwatch import NullStopwatch, Stopwatch
 from metta.eval.report import report_table, write_report
 from metta.eval.stats_db import StatsDB
@@ -261,6 +262,7 @@ __all__ = [
     "setup_device_and_distributed",
     "setup_distributed_vars",
     "setup_run_directories",
+    "sharing_rows",
     "split_seed",
     "summarize",
     "train_ppo",

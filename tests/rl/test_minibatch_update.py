@@ -220,6 +220,31 @@ def test_the_loop_and_train_ppo_are_one_algorithm(make_env, make_agent, make_exp
         assert stats[name] == value, name
 
 
+@pytest.mark.parametrize("agent_step", [0, 700])
+def test_train_ppo_corrects_for_priorities_as_far_as_the_run_has_come(collected, agent_step) -> None:
+    agent, experience = collected
+    advantages = compute_advantages(experience)
+    replay = {"prio_alpha": 1.0, "prio_beta0": 0.1}
+    config = trainer_config(experience, total_timesteps=1000, prioritized_experience_replay=replay)
+    order = experience.shuffle_generator.get_state()
+    expected = [minibatch.weights for minibatch in experience.minibatches(advantages, config, agent_step)]
+    experience.shuffle_generator.set_state(order)
+    drawn = []
+    plain = experience.minibatch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experience, "minibatch", lambda *a: drawn.append(plain(*a)) or drawn[-1])
+        train_ppo(
+            agent,
+            make_optimizer(agent),
+            experience,
+            trainer_cfg=config,
+            update_epochs=1,
+            agent_step=agent_step,
+        )
+    for one, other in zip(expected, (minibatch.weights for minibatch in drawn), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_train_ppo_reads_a_trainer_config(make_env, make_agent, make_experience) -> None:
     def train(**fields) -> torch.Tensor:
         agent = make_agent()
