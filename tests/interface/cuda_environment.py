@@ -1,10 +1,11 @@
 """An `Environment` on a GPU, or in the CUDA simulator, beside one on the processor: everything handed out has to be equal.
 
-The tests run it in a process of its own, as Numba decides at its import what the GPU is.
+`python cuda_environment.py [DEVICE]`; the tests run it in a process of its own, as Numba decides at its import what the GPU is.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from metta.rl.rollout import rollout
 from metta.rl.trainer_config import ExperienceConfig
 from metta.rl.update import train_ppo
 
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cuda"
 SMALL: dict[str, Any] = {"num_agents": 3, "width": 9, "height": 8, "max_steps": 7, "num_envs": 4}
 
 
@@ -55,7 +57,7 @@ def compare(gpu: Any, cpu: Any, where: str) -> None:
 
 
 def play(steps: int, **options: Any) -> None:
-    cpu, gpu = (Environment(**SMALL | options, device=device) for device in ("cpu", "cuda"))
+    cpu, gpu = (Environment(**SMALL | options, device=device) for device in ("cpu", DEVICE))
     legal = np.array(cpu.spec.legal_actions)
     rng = np.random.default_rng(1)
     same(gpu.reset(), cpu.reset(), "the first observations")
@@ -82,7 +84,7 @@ def play(steps: int, **options: Any) -> None:
 
 
 def take_turns() -> None:
-    cpu, gpu = (Environment(**SMALL, async_factor=2, device=device) for device in ("cpu", "cuda"))
+    cpu, gpu = (Environment(**SMALL, async_factor=2, device=device) for device in ("cpu", DEVICE))
     rows = cpu.num_agents // 2
     for env in (cpu, gpu):
         env.async_reset()
@@ -122,9 +124,9 @@ def learn(async_factor: int, **options: Any) -> None:
     On a GPU the actions are drawn by another generator, so there each step is checked by replaying it instead.
     """
     sides = []
-    for device in ("cpu", "cuda"):
+    for device in ("cpu", DEVICE):
         env = Environment(**SMALL | options, device=device, seed=3)
-        where = env.observations.device if device == "cuda" else "cpu"
+        where = env.observations.device if device == DEVICE else "cpu"
         config = AgentModelConfig(hidden_dim=16, backbone="mlp", analyze_weights_interval=0)
         agent = MettaAgent(env.spec, config, generator=torch.Generator().manual_seed(0), path="plain").to(
             where
@@ -135,6 +137,10 @@ def learn(async_factor: int, **options: Any) -> None:
     (cpu, cpu_agent, cpu_experience, _), (gpu, gpu_agent, gpu_experience, _) = sides
     if not is_simulated():
         follow(cpu, gpu, gpu_agent, gpu_experience)
+        sizes = gpu_experience.config.model_dump() | {"cpu_offload": True}
+        kept = Experience(gpu, gpu_agent, ExperienceConfig(**sizes), seed=2)
+        follow(cpu, gpu, gpu_agent, kept)
+        assert kept.observations.device.type == "cpu"
         return
     seen: set[str] = set()
     for batch in range(3):
@@ -162,18 +168,22 @@ def learn(async_factor: int, **options: Any) -> None:
 def follow(cpu: Environment, gpu: Environment, agent: MettaAgent, experience: Experience) -> None:
     """Collect on the GPU, and step worlds of the processor with the same actions: they give the same batch."""
     batch = rollout(experience, agent)
-    same(gpu.starts, gpu.starts, "starts")
     rows, horizon = experience.num_rows, experience.horizon
     episodes: list[Any] = []
     for step in range(experience.num_steps):
         segments, at = experience.segments(step, slice(0, rows)), step % horizon
-        same(experience.observations[segments, at], cpu.observations, f"step {step}: observations")
-        done = cpu.step(experience.actions[segments, at].cpu().numpy())
-        same(experience.rewards[segments, at], done.rewards, f"step {step}: rewards")
-        same(experience.terminals[segments, at], done.terminals, f"step {step}: terminals")
-        same(experience.truncations[segments, at], done.truncations, f"step {step}: truncations")
+
+        def stored(name: str, segments: slice = segments, at: int = at) -> Any:
+            return getattr(experience, name)[segments, at].cpu().numpy()
+
+        same(stored("observations"), cpu.observations, f"step {step}: observations")
+        done = cpu.step(stored("actions"))
+        for name in ("rewards", "terminals", "truncations"):
+            same(stored(name), getattr(done, name), f"step {step}: {name}")
         episodes += done.episodes
     assert ends(batch.episodes) == ends(episodes), "episodes"
+    assert batch.env_seconds > 0
+    assert batch.inference_seconds > 0
     minibatch = next(iter(experience.minibatches(compute_advantages(experience))))
     out = agent.evaluate(minibatch.observations, minibatch.start_state, minibatch.dones, minibatch.actions)
     close(out.logprobs.detach(), minibatch.logprobs.cpu(), "log probabilities, judged anew")
@@ -186,7 +196,7 @@ def learn_tasks() -> None:
     config = EnvConfig(game={"num_agents": 2, "max_steps": 3}, map_builder={"width": 8, "height": 8})
     for looking, steps in ((False, 7), (True, 7), (False, 20)):
         tasks = make_curriculum(scenes=[config, config])
-        arrays = TorchArrays(None if is_simulated() else 0)
+        arrays = TorchArrays(None if is_simulated() else torch.device(DEVICE).index or 0)
         with VecEnv(tasks, 3, device=arrays, stagger=True) as env:
             ended, waiting = 0, 0
             for _ in range(steps):
@@ -203,13 +213,14 @@ def learn_tasks() -> None:
 
 def refuse() -> None:
     """An agent elsewhere than the worlds is refused."""
-    env: Any = Environment(**SMALL, device="cuda")
+    env: Any = Environment(**SMALL, device=DEVICE)
     agent = MettaAgent(env.spec).to("meta")
     with pytest.raises(ValueError, match="and the agent is on meta: put the agent there"):
         Experience(env, agent, ExperienceConfig())
 
 
 if __name__ == "__main__":
+    torch.backends.cudnn.allow_tf32 = False  # what is compared is to be exact
     with np.errstate(all="ignore"):
         play(12)
         play(6, num_envs=2, is_training=False, zero_copy=False, max_steps=0, episode_lifetime=3)

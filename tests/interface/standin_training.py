@@ -126,6 +126,7 @@ if __name__ == "__main__":
     with np.errstate(all="ignore"):
         if sys.argv[1] == "worlds":
             # Before the first step: where the worlds stand. After the last: whether all is finite, and outcomes are numpy's.
+            compare(worlds, None, cpu_offload=True)
             compare(worlds, 2, watch_fetches())
         else:
             compare(host_worlds, None)

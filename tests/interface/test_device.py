@@ -17,8 +17,8 @@ from metta.interface.environment import Environment
 SCRIPT = str(Path(__file__).with_name("cuda_environment.py"))
 
 
-def run(**environment: str) -> str:
-    command = [sys.executable, "-W", "ignore::RuntimeWarning", SCRIPT]
+def run(device: str = "cuda", **environment: str) -> str:
+    command = [sys.executable, "-W", "ignore::RuntimeWarning", SCRIPT, device]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
@@ -27,6 +27,12 @@ def run(**environment: str) -> str:
 
 def test_in_the_simulator_an_environment_on_a_gpu_is_that_of_the_processor() -> None:
     assert run(NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1") == "equal in the simulator\n"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second GPU that torch can use")
+def test_on_the_second_gpu_an_environment_is_that_of_the_processor() -> None:
+    assert run(device="cuda:1") == "equal on the GPU\n"
 
 
 @pytest.mark.cuda
