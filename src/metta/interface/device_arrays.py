@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from metta.rl.storage import to_device
+
 _INT32 = torch.iinfo(torch.int32)
 
 
@@ -34,8 +36,7 @@ class TorchArrays:
 
     def take(self, array: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
         """A copy of some rows on the device; the host does not wait for it."""
-        # Memory of numpy's is read before the call returns, so that nothing has to wait for it to be safe.
-        return array.index_select(0, torch.from_numpy(rows).to(array.device, non_blocking=True))
+        return array.index_select(0, to_device(rows, array.device))
 
     def as_actions(self, actions: Any) -> torch.Tensor:
         """Actions, a tensor or an array of integers, as int32 on the device; beyond 32 bits the nearest 32-bit number.

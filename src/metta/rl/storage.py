@@ -25,8 +25,10 @@ _PER_STEP = (
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """An array of the host as a tensor there, without waiting for the device; on the CPU it may be the same memory."""
-    # numpy's memory is read before the call returns: it may change at once, though the copy is still under way.
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # a copy that stays until it is carried over; from other memory the driver may wait
+    return tensor.to(device, non_blocking=True)
 
 
 class SegmentStorage:
