@@ -45,7 +45,7 @@ def make(device: str, env: VecEnv, **options: Any) -> tuple[MettaAgent, Experien
 
 
 def worlds(device: str) -> VecEnv:
-    return VecEnv(CONFIG, 4, seed=2, stagger=True, device=StandInArrays() if device == NAME else None)
+    return VecEnv(CONFIG, 2, seed=2, stagger=True, device=StandInArrays() if device == NAME else None)
 
 
 def watch_fetches() -> list[str]:
