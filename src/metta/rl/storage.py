@@ -27,7 +27,8 @@ def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """An array of the host as a tensor there, without waiting for the device; on the CPU it may be the same memory."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # a copy that stays until it is carried over; from other memory the driver may wait
+        # A copy that stays until it is carried over: from other memory the driver may wait.
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
