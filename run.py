@@ -27,13 +27,16 @@ from metta.interface.monitoring import report_outcome, start_trackers
 
 ENV = "/env/mettagrid/simple"
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
+PPO = api.PPOConfig(
+    gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_coef=1.0, norm_vloss=True, clip_vloss=False
+)
 CONFIG = api.TrainerConfig(
     batch_size=8192,  # of each process; about, where the agents of an environment do not divide it
     minibatch_size=1024,
     bptt_horizon=32,
     update_epochs=2,
     async_factor=1,
-    ppo=api.PPOConfig(gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, clip_vloss=False),
+    ppo=PPO,
     optimizer=api.OptimizerConfig(learning_rate=1e-3, eps=1e-5),
     checkpoint=api.CheckpointConfig(checkpoint_interval=100, wandb_checkpoint_interval=200),
     simulation=api.SimulationConfig(evaluate_interval=200, replay_interval=200),

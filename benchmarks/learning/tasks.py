@@ -93,23 +93,7 @@ TASKS: dict[str, Task] = {
         128,
         {"plain": {"num_worlds": 16}, "pufferlib": {"num_worlds": 32}},
     ),
-    "arena": Task(
-        "/env/mettagrid/arena/basic_easy_shaped",
-        5_000_000,
-        64,
-        {
-            "metta": {
-                "batch_size": 24576,
-                "minibatch_size": 3072,
-                "bptt_horizon": 64,
-                "agent.bptt_horizon": 64,
-                "ppo.gamma": 0.995,
-                "ppo.ent_coef": 0.02,
-                "ppo.vf_coef": 10.0,
-            },
-            "pufferlib": {"num_worlds": 16},
-        },
-    ),
+    "arena": Task("/env/mettagrid/arena/basic_easy_shaped", 5_000_000, 64),
     "navigation": Task(
         "/env/mettagrid/navigation/training/sparse_small",
         2_000_000,
