@@ -130,8 +130,10 @@ of_torch = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarn
 def test_torchs_own_compiler_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config
 
-    # In this process: getting others ready would take longer than two small files do.
+    # In this process and without vectors: getting others ready and trying vectors out takes longer than two small files do.
     monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
+    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)
+    monkeypatch.setattr(torch._inductor.config.cpp, "simdlen", 1)
     torch._dynamo.reset()
     agent = make_agent(hidden_dim=8, backbone="mlp")
     segments = random_segments(agent, np.random.default_rng(0), 3, 1)
