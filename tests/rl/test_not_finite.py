@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import metta.rl.losses
+from metta.agent.core import LSTMCore
 from metta.agent.metta_agent import MettaAgent
 from metta.agent.policy_store import PolicyStore
 from metta.agent.serialize import load_agent, save_agent
@@ -61,13 +62,13 @@ def values_while_acting(patch: Patch, due: Due) -> None:
 
 def own_features(patch: Patch, due: Due) -> None:
     """A policy that makes numbers of its own from what it sees: here they are what is wrong first."""
-    plain = MettaAgent._remember
+    plain = LSTMCore.prepared
 
-    def remember(self: MettaAgent, *args: Any) -> Any:
-        remembered, state, read = plain(self, *args)
-        return (remembered * math.nan if due() else remembered, state, read)
+    def prepared(self: LSTMCore, *, half: bool) -> Any:
+        recur = plain(self, half=half)
+        return lambda *states: recur(*states) * (math.nan if due() else 1.0)
 
-    patch.setattr(MettaAgent, "_remember", remember)
+    patch.setattr(LSTMCore, "prepared", prepared)
 
 
 def rewards(patch: Patch, due: Due) -> None:

@@ -10,6 +10,7 @@ episode ends costs what one without them costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,14 @@ class LSTMLayer(nn.Module):
         nn.init.zeros_(self.bias)
         with torch.no_grad():
             self.bias[self.hidden_dim : 2 * self.hidden_dim] = 1.0
+
+    def prepared(self, *, half: bool) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The products of a tick: from `[B, inputs]` and the output before, `[B, hidden]`, to `[B, 4 * hidden]`."""
+        if half:
+            # Both as one product, whose sum is rounded once.
+            joined = torch.cat([self.weight_ih, self.weight_hh], 1).bfloat16().t()
+            return lambda x, h: torch.cat([x.bfloat16(), h.bfloat16()], 1) @ joined
+        return lambda x, h: torch.mm(x.to(h.dtype), self.weight_ih.t()).addmm_(h, self.weight_hh.t())
 
 
 class LSTMCore(nn.Module):
@@ -98,6 +107,29 @@ class LSTMCore(nn.Module):
                 ends_h.append(h)
                 ends_c.append(c)
         return x, PolicyState(torch.stack(ends_h), torch.stack(ends_c))
+
+    def prepared(self, *, half: bool) -> Callable[[torch.Tensor, PolicyState, PolicyState], torch.Tensor]:
+        """One tick for acting; see `metta.agent.acting`.
+
+        Returns:
+            From features `[B, inputs]` and the state before them to outputs `[B, hidden]`; the state after them is written
+            into the last argument.
+        """
+        from metta.agent.acting_kernels import lstm_step
+
+        layers = [layer for layer in self.layers if isinstance(layer, LSTMLayer)]
+        products = [layer.prepared(half=half) for layer in layers]
+        biases = [layer.bias.detach().numpy() for layer in layers]
+
+        def apply(x: torch.Tensor, before: PolicyState, after: PolicyState) -> torch.Tensor:
+            for i, (product, bias) in enumerate(zip(products, biases, strict=True)):
+                gates = product(x, before.h[i]).to(before.h.dtype)
+                arrays = [tensor.numpy() for tensor in (gates, before.c[i], after.c[i], after.h[i])]
+                lstm_step(bias, *arrays)
+                x = after.h[i].bfloat16() if half else after.h[i]
+            return x
+
+        return apply
 
 
 SMALL_PRODUCT = 2**22

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from metta.agent.acting import Layer, prepare_layer
 from metta.agent.config import AgentModelConfig
 from metta.agent.facing import TurnToFacing
 from metta.agent.layers import dense
@@ -51,3 +52,14 @@ class Encoder(nn.Module):
         flat = seen.mean(1) if self.pooled else seen.flatten(1)
         features: torch.Tensor = self.project(flat).relu_()
         return features
+
+    def prepared(self, *, half: bool) -> Layer:
+        """`forward` for acting; see `metta.agent.acting`."""
+        see = prepare_layer(self.tokens, half=half)
+        project = prepare_layer(self.project, half=half, nonlinearity=torch.relu)
+
+        def apply(tokens: torch.Tensor) -> torch.Tensor:
+            seen = see(tokens)
+            return project(seen.mean(1) if self.pooled else seen.flatten(1))
+
+        return apply

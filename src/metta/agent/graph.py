@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from metta.agent.acting import Layer, prepare_layer
 from metta.agent.facing import TurnToFacing
 from metta.agent.graph_config import (
     ACTION,
@@ -137,6 +138,23 @@ class ComponentGraph(nn.Module):
             results[step.name] = out if step.nonlinearity is None else NONLINEARITIES[step.nonlinearity](out)
         features = None if self.core_source is None else results[self.core_source]
         return results[ACTION], results[VALUE].squeeze(-1), features
+
+    def prepared(self, *, half: bool) -> Callable[[torch.Tensor, Layer], tuple[torch.Tensor, torch.Tensor]]:
+        """`forward` for acting, without what enters the core; see `metta.agent.acting`."""
+        layers = {}
+        for step in self.steps:
+            if step.name != self.core:
+                follows = None if step.nonlinearity is None else NONLINEARITIES[step.nonlinearity]
+                layers[step.name] = prepare_layer(self.components[step.name], half=half, nonlinearity=follows)
+
+        def apply(tokens: torch.Tensor, recur: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+            results = {TOKENS: tokens}
+            for step in self.steps:
+                layer = layers.get(step.name, recur)
+                results[step.name] = layer(*[results[name] for name in step.inputs])
+            return results[ACTION], results[VALUE].squeeze(-1)
+
+        return apply
 
     def outer_parameters(self) -> Iterator[nn.Parameter]:
         """The weights of the first layers, next to the observation, and of the last ones, next to the outputs."""

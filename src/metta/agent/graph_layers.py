@@ -68,8 +68,15 @@ class TokenConv2d(TokenLayer):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Apply the layer, without drawing planes where the compiled loops can be used."""
-        seen = super().forward(tokens).transpose(1, 2)
-        return seen.view(-1, self.num_channels, *self.window.positions)
+        return self._as_image(super().forward(tokens))
+
+    def prepared(self, *, half: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        """See `TokenLayer.prepared`."""
+        apply = super().prepared(half=half)
+        return lambda tokens: self._as_image(apply(tokens))
+
+    def _as_image(self, seen: torch.Tensor) -> torch.Tensor:
+        return seen.transpose(1, 2).view(-1, self.num_channels, *self.window.positions)
 
 
 class Concat(nn.Module):

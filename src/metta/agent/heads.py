@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import nn
 
+from metta.agent.acting import Layer, prepare_layer
 from metta.agent.layers import dense
 from metta.mettagrid.spec import EnvSpec
 
@@ -39,6 +40,19 @@ class Head(nn.Module):
             if i < last:
                 x = x.relu_()
         return x
+
+    def prepared(self, *, half: bool) -> Layer:
+        """`forward` for acting; see `metta.agent.acting`."""
+        *hidden, last = self.layers
+        steps = [prepare_layer(layer, half=half, nonlinearity=torch.relu) for layer in hidden]
+        steps.append(prepare_layer(last, half=half))
+
+        def apply(x: torch.Tensor) -> torch.Tensor:
+            for step in steps:
+                x = step(x)
+            return x
+
+        return apply
 
 
 class ActionTable(nn.Module):
@@ -102,6 +116,28 @@ def sample(logprobs: torch.Tensor, generator: torch.Generator | None = None) -> 
         logprobs.shape[0], 1, generator=generator, device=logprobs.device, dtype=logprobs.dtype
     )
     return (total <= share * total[:, -1:]).sum(-1)
+
+
+def draw(
+    logprobs: torch.Tensor, pairs: torch.Tensor, generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `sample` draws, as actions, compiled.
+
+    Args:
+        logprobs: normalised log probabilities on the CPU, `[B, choices]`.
+        pairs: int64 `[choices, 2]`, the action of each choice.
+        generator: source of randomness; None = torch's own.
+
+    Returns:
+        Actions int64 `[B, 2]`, and the log probability of each, `[B]`.
+    """
+    from metta.agent import acting_kernels
+
+    shares = torch.rand(logprobs.shape[0], 1, generator=generator, dtype=logprobs.dtype)
+    actions, chosen = pairs.new_empty(len(logprobs), 2), logprobs.new_empty(len(logprobs))
+    tensors = (logprobs, logprobs.exp(), shares, pairs, actions, chosen)
+    acting_kernels.draw(*[tensor.numpy() for tensor in tensors])
+    return actions, chosen
 
 
 def entropy(logprobs: torch.Tensor) -> torch.Tensor:

@@ -36,13 +36,21 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Convolve."""
-        once = input.shape[2:] == self.weight.shape[2:] and self.padding == (0, 0)
-        if self.path == "plain" or not once:
+        if not self.fits_once(input):
             return super().forward(input)
-        # Channels last, as a token layer gives them: then nothing but the weights has to be put in order.
-        flat = input.permute(0, 2, 3, 1).flatten(1)
-        out = nn.functional.linear(flat, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        out = nn.functional.linear(self.flat(input), self.flat(self.weight), self.bias)
         return out.view(*out.shape, 1, 1)
+
+    def fits_once(self, images: torch.Tensor) -> bool:
+        """Whether it is one product of `flat` images and the `flat` weight."""
+        once = images.shape[2:] == self.weight.shape[2:] and self.padding == (0, 0)
+        return once and self.path != "plain"
+
+    @staticmethod
+    def flat(images: torch.Tensor) -> torch.Tensor:
+        """`[N, C, height, width]` as `[N, height * width * C]`."""
+        # Channels last, as a token layer gives them: then nothing but the weights has to be put in order.
+        return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def convolution(

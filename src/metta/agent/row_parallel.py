@@ -90,7 +90,7 @@ def row_parts(path: ComputePath, weights: torch.Tensor, rows: int, samples: int)
     """How a batch is best shared out.
 
     Args:
-        path: `plain` is never shared. Nor is what needs no gradient: acting is too short to be worth it.
+        path: `plain` is never shared.
         weights: all of them, or anything of their size and on their device.
         rows: of the batch.
         samples: observations in it.
@@ -99,7 +99,7 @@ def row_parts(path: ComputePath, weights: torch.Tensor, rows: int, samples: int)
         Consecutive slices of rows, one for each thread; one for all where sharing does not pay.
     """
     parts = 1
-    able = torch.is_grad_enabled() and weights.device.type == "cpu" and not torch.compiler.is_compiling()
+    able = weights.device.type == "cpu" and not torch.compiler.is_compiling()
     if path != "plain" and able:
         parts = min(
             _given.get() or torch.get_num_threads(), rows, max(1, samples * weights.numel() // WORK_PER_PART)

@@ -12,6 +12,7 @@ with torch on any device, `fast` sums rows in compiled loops on a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -335,6 +336,11 @@ class TokenLayer(nn.Module):
         nn.init.normal_(self.weight, 0.0, std, generator=generator)
         nn.init.zeros_(self.bias)
 
+    @property
+    def sums_rows(self) -> bool:
+        """Whether the layer is computed as a sum over tokens, and not as a convolution."""
+        return self.relu and use_fast(self.path, self.weight)
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Apply the layer.
 
@@ -345,12 +351,29 @@ class TokenLayer(nn.Module):
         Returns:
             `[N, positions, channels]` in the weights' dtype, after the ReLU.
         """
-        if self.relu and use_fast(self.path, self.weight):
+        if self.sums_rows:
             tables = (self.turn.turned, self.plane, self.amount, self.first, self.where)
             positions = self.window.num_positions
             return _TokenSum.apply(tokens, self.weight, self.bias, positions, self.turn.own_facing, *tables)  # type: ignore[no-untyped-call, no-any-return]
         out = self._convolve(self.draw(self.turn(tokens)))
         return torch.relu(out) if self.relu else out
+
+    def prepared(self, *, half: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The sum of rows without a graph, for many calls with weights that stay; its result in bfloat16 if `half`."""
+        from metta.agent.kernels import sum_rows
+
+        like, own_facing = self.weight.detach(), self.turn.own_facing
+        positions, channels = self.window.num_positions, self.num_channels
+        tables = (self.turn.turned, self.plane, self.amount, self.first, self.where, like, self.bias.detach())
+        arrays = [tensor.numpy() for tensor in tables]
+
+        def apply(tokens: torch.Tensor) -> torch.Tensor:
+            out = like.new_empty(tokens.shape[0], positions, channels)
+            seen, sums = tokens.contiguous().numpy(), out.numpy()
+            split_rows(len(seen), lambda rows: sum_rows(seen[rows], sums[rows], own_facing, *arrays))
+            return out.bfloat16() if half else out
+
+        return apply
 
     def draw(self, tokens: torch.Tensor) -> torch.Tensor:
         """The planes of the observations; see `draw_planes`."""

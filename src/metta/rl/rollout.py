@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from metta.agent.acting import holding_weights
 from metta.agent.policy import Policy
+from metta.agent.row_parallel import sharing_rows
 from metta.agent.state import PolicyState
 from metta.common.stopwatch import NullStopwatch, Stopwatch
 from metta.mettagrid.env import MettaGridEnv
@@ -57,7 +59,7 @@ def rollout(experience: Experience, agent: Policy, num_steps: int | None = None)
         )
     timer = DeviceStopwatch() if experience.worlds_device.type == "cuda" else Stopwatch()
     num_env_steps = -(-wanted // experience.num_rows)
-    with torch.no_grad():
+    with torch.no_grad(), sharing_rows(), holding_weights():
         episodes = _Collector(experience, agent, experience.config.async_factor, timer).run(num_env_steps)
     return BatchInfo(
         total_env_steps=num_env_steps * experience.num_rows,
@@ -105,7 +107,7 @@ def perform_rollout_step(
         )
     if torch.device(str(device)).type != agent.device.type:
         raise ValueError(f"device is {device} but the agent lies on {agent.device}: pass the agent's device.")
-    with torch.no_grad():
+    with torch.no_grad(), sharing_rows(), holding_weights():
         episodes = _Collector(experience, agent, 1, timer or NullStopwatch()).run(1)
     return experience.num_rows, episode_info(episodes)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from metta.agent.acting import holding_weights
 from metta.agent.policy import Policy
 from metta.mettagrid.curriculum.base import Curriculum
 from metta.mettagrid.env import MettaGridEnv
@@ -96,7 +97,7 @@ def play_episodes(
     was_training = agent.training
     agent.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), holding_weights():
             while quota.any():
                 observations = torch.from_numpy(worlds.observations).to(agent.device)
                 starts = torch.from_numpy(worlds.starts).to(agent.device)
