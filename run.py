@@ -108,7 +108,6 @@ def train(
     agent_step, epoch, policy = api.load_checkpoint(checkpoint_dir=folder, **state)
     api.save_experiment_config(dirs, setup, config, agent=AGENT, env=env, seed=seed, command=sys.argv)
     suite, replay, simulation = suite_for(env), api.create_replay_config(env), config.simulation
-    items = worlds.spec.item_names
     which = {"enabled": setup.is_master, "tensorboard": tensorboard, "wandb": wandb}
     log = start_trackers(dirs, config, resume_step=agent_step, **which)
 
@@ -122,8 +121,9 @@ def train(
         """Scores of the suite, and rows in a database; the other processes wait meanwhile."""
         if not setup.is_master:
             return None
-        file = Path(folder, f"checkpoint_{epoch:06d}.pt")
-        record = api.PolicyRecord(file, epoch, {"agent_step": agent_step})
+        record = api.PolicyRecord(
+            Path(folder, f"checkpoint_{epoch:06d}.pt"), epoch, {"agent_step": agent_step}
+        )
         rows: dict[str, Any] = {"stats_path": dirs.stats_dir / "stats.duckdb", "record": record}
         result = api.evaluate_policy_suite(agent, suite, on_misfit="skip", **rows)
         score = result.category_scores["training"]
@@ -156,7 +156,8 @@ def train(
             api.accumulate_rollout_stats(api.episode_info(api.gather_episodes(batch.episodes)), stats)
             metrics = api.process_training_stats(stats, losses, timer, agent_step)
             log.log(metrics, agent_step)
-            display.update(agent_step, metrics.get("episode/score"), headline(metrics, items))
+            words = headline(metrics, worlds.spec.item_names)
+            display.update(agent_step, metrics.get("episode/score"), words)
             judged = api.due(epoch, simulation.evaluate_interval)
             sent = wandb and api.due(epoch, config.checkpoint.wandb_checkpoint_interval)
             record = save(evaluate() if judged else None, force=judged or sent)
@@ -183,8 +184,7 @@ def train(
 
 def settings(dirs: api.RunDirectories, steps: int, batch: int, minibatch: int) -> api.TrainerConfig:
     """CONFIG with the sizes of this run, and its folders where none are named."""
-    given = CONFIG.model_dump()
-    given |= {"total_timesteps": steps, "batch_size": batch, "minibatch_size": minibatch}
+    given = CONFIG.model_dump() | {"total_timesteps": steps, "batch_size": batch, "minibatch_size": minibatch}
     given["checkpoint"]["checkpoint_dir"] = CONFIG.checkpoint.checkpoint_dir or str(dirs.checkpoint_dir)
     given["simulation"]["replay_dir"] = CONFIG.simulation.replay_dir or str(dirs.replay_dir)
     given["profiler"]["profile_dir"] = CONFIG.profiler.profile_dir or str(dirs.run_dir / "profiles")

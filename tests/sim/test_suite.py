@@ -264,7 +264,7 @@ def test_a_policy_from_a_world_with_other_numbers_plays_by_names(agent: MettaAge
 
 def only_moves() -> MettaAgent:
     """A policy that wants to move and nothing else."""
-    mover = agent_for(GATHER)
+    mover = MettaAgent(VecEnv(GATHER).spec, AgentModelConfig(hidden_dim=8, mask_actions=False))
     legal = mover.spec.legal_actions
     move = mover.spec.action_names.index("move")
     last = [m for m in mover.action_head.modules() if isinstance(m, torch.nn.Linear)][-1]
