@@ -27,16 +27,21 @@ from metta.interface.monitoring import report_outcome, start_trackers
 
 ENV = "/env/mettagrid/simple"
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
-PPO = api.PPOConfig(
-    gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_coef=1.0, norm_vloss=True, clip_vloss=False
-)
 CONFIG = api.TrainerConfig(
     batch_size=8192,  # of each process; about, where the agents of an environment do not divide it
     minibatch_size=1024,
     bptt_horizon=32,
     update_epochs=2,
     async_factor=1,
-    ppo=PPO,
+    ppo=api.PPOConfig(
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_coef=0.2,
+        ent_coef=0.01,
+        vf_coef=1,
+        norm_vloss=True,
+        clip_vloss=False,
+    ),
     optimizer=api.OptimizerConfig(learning_rate=1e-3, eps=1e-5),
     checkpoint=api.CheckpointConfig(checkpoint_interval=100, wandb_checkpoint_interval=200),
     simulation=api.SimulationConfig(evaluate_interval=200, replay_interval=200),
@@ -121,9 +126,8 @@ def train(
         """Scores of the suite, and rows in a database; the other processes wait meanwhile."""
         if not setup.is_master:
             return None
-        record = api.PolicyRecord(
-            Path(folder, f"checkpoint_{epoch:06d}.pt"), epoch, {"agent_step": agent_step}
-        )
+        file = Path(folder, f"checkpoint_{epoch:06d}.pt")
+        record = api.PolicyRecord(file, epoch, {"agent_step": agent_step})
         rows: dict[str, Any] = {"stats_path": dirs.stats_dir / "stats.duckdb", "record": record}
         result = api.evaluate_policy_suite(agent, suite, on_misfit="skip", **rows)
         score = result.category_scores["training"]
