@@ -5,8 +5,7 @@
     python run.py --env /env/mettagrid/arena/basic_easy_shaped --steps 5000000 --name arena
     torchrun --nproc_per_node=4 run.py --name team         four processes that train one policy
 
-Ctrl-C saves and stops; the same command with the same --name goes on where it stopped.
-"""
+Ctrl-C saves and stops; the same command with the same --name goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -27,21 +26,16 @@ from metta.interface.monitoring import report_outcome, start_trackers
 
 ENV = "/env/mettagrid/simple"
 AGENT = api.AgentModelConfig(hidden_dim=128, bptt_horizon=16)
+PPO = api.PPOConfig(
+    gamma=0.99, gae_lambda=0.95, clip_coef=0.2, ent_coef=0.01, vf_coef=1.0, norm_vloss=True, clip_vloss=False
+)
 CONFIG = api.TrainerConfig(
     batch_size=8192,  # of each process; about, where the agents of an environment do not divide it
     minibatch_size=1024,
     bptt_horizon=32,
     update_epochs=2,
     async_factor=1,
-    ppo=api.PPOConfig(
-        gamma=0.99,
-        gae_lambda=0.95,
-        clip_coef=0.2,
-        ent_coef=0.01,
-        vf_coef=1,
-        norm_vloss=True,
-        clip_vloss=False,
-    ),
+    ppo=PPO,
     optimizer=api.OptimizerConfig(learning_rate=1e-3, eps=1e-5),
     checkpoint=api.CheckpointConfig(checkpoint_interval=100, wandb_checkpoint_interval=200),
     simulation=api.SimulationConfig(evaluate_interval=200, replay_interval=200),
@@ -113,6 +107,7 @@ def train(
     agent_step, epoch, policy = api.load_checkpoint(checkpoint_dir=folder, **state)
     api.save_experiment_config(dirs, setup, config, agent=AGENT, env=env, seed=seed, command=sys.argv)
     suite, replay, simulation = suite_for(env), api.create_replay_config(env), config.simulation
+    items = worlds.spec.item_names
     which = {"enabled": setup.is_master, "tensorboard": tensorboard, "wandb": wandb}
     log = start_trackers(dirs, config, resume_step=agent_step, **which)
 
@@ -160,8 +155,7 @@ def train(
             api.accumulate_rollout_stats(api.episode_info(api.gather_episodes(batch.episodes)), stats)
             metrics = api.process_training_stats(stats, losses, timer, agent_step)
             log.log(metrics, agent_step)
-            words = headline(metrics, worlds.spec.item_names)
-            display.update(agent_step, metrics.get("episode/score"), words)
+            display.update(agent_step, metrics.get("episode/score"), headline(metrics, items))
             judged = api.due(epoch, simulation.evaluate_interval)
             sent = wandb and api.due(epoch, config.checkpoint.wandb_checkpoint_interval)
             record = save(evaluate() if judged else None, force=judged or sent)
