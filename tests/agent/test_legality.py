@@ -154,6 +154,16 @@ def test_attacks_count_the_agents_in_range(path: Any) -> None:
         assert allowed.tolist() == [n < count for n in range(9)]
 
 
+@pytest.mark.parametrize("size", [3, 5, 6, 7])
+def test_attacks_are_judged_only_where_the_window_shows_all_that_they_reach(size: int) -> None:
+    """An even window shows a cell less on one side."""
+    spec = make_spec(size, size)
+    legality = Legality(spec)
+    facing_down = token(size // 2, size // 2, "agent:orientation", 1, spec)
+    allowed = legality(observation(facing_down, spec=spec), FLOAT)[0, choices("attack")]
+    assert allowed.all() if size < 7 else not allowed.any()
+
+
 def test_renamed_actions_are_judged_by_what_they_do() -> None:
     spec = make_spec()
     names = ("hit", "grab", "walk", "wait", "drop", "turn", "push")

@@ -283,6 +283,57 @@ def test_weights_from_home_fit_a_guest(tmp_path: Path) -> None:
         load_weights(make_agent(AWAY), tmp_path / "home.pt")
 
 
+FACING_UP = token(5, 5, "agent:orientation", 0)
+WALL_AHEAD = token(4, 5, "type_id", 1)
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+@pytest.mark.parametrize("config", [{}, {"components": RICH_GRAPH}])
+def test_what_would_fail_is_judged_by_what_the_world_shows(config: dict[str, object], path: str) -> None:
+    """A guest that does not know gold may put what it holds of it all the same."""
+    more = replace(HOME, features=(*HOME.features, Feature(len(HOME.features), "inv:gold", 100.0)))
+    home = named(HOME, torch.tensor(HOME.legal_actions))
+    machine = token(4, 5, "converting", 0)
+    gold = token(5, 5, "inv:gold", 1, more)
+    for world, swapped in ((more, False), (AWAY, True)):
+        guest = remap(make_agent(HOME, path=path, **config), world)
+        for held, may_put in (([token(5, 5, "inv:heart", 1)], True), ([], False), ([gold], True)):
+            if swapped and held == [gold]:
+                continue
+            tokens = observation(FACING_UP, WALL_AHEAD, machine, *held, spec=more)
+            tokens = sent_away(tokens) if swapped else tokens
+            dones = torch.zeros(1, 1, dtype=torch.bool)
+            some = torch.zeros(1, 1, 2)
+            judged = guest.evaluate(tokens.unsqueeze(1), guest.initial_state(1), dones, some)
+            possible = judged.all_logprobs[0, 0].exp() > 0
+            there = named(world, torch.tensor(world.legal_actions))
+            assert possible[there.index(("put_items", 0))] == may_put
+            assert not possible[there.index(("move", 0))]
+            assert possible[there.index(("move", 1))]
+            assert len(there) == len(home)
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+def test_where_nothing_known_is_allowed_it_does_what_the_world_has(path: str) -> None:
+    """At home it could wait; here all that it knows would fail, and only what it does not know would not."""
+    for names, arguments in (
+        (("swap", "move"), (0, 1)),
+        (("swap", "move", "jump"), (0, 1, 0)),
+    ):
+        world = replace(HOME, action_names=names, max_action_args=arguments)
+        guest = remap(make_agent(HOME, path=path), world)
+        tokens = observation(FACING_UP, WALL_AHEAD, token(6, 5, "type_id", 1)).expand(200, -1, -1)
+        acted = guest.act(tokens, guest.initial_state(200), generator=torch.Generator().manual_seed(0))
+        assert set(named(world, acted.actions)) <= {("swap", 0), ("move", 0), ("move", 1)}
+        assert len(set(named(world, acted.actions))) > 1
+        dones = torch.zeros(200, 1, dtype=torch.bool)
+        judged = guest.evaluate(
+            tokens.unsqueeze(1), guest.initial_state(200), dones, acted.actions.unsqueeze(1)
+        )
+        torch.testing.assert_close(judged.logprobs[:, 0], acted.logprobs)
+        assert judged.all_logprobs.exp().sum(-1).allclose(torch.ones(200, 1))
+
+
 def test_a_guest_can_be_trained() -> None:
     guest = remap(make_agent(HOME), SMALL)
     obs, dones, _ = random_segments(guest, np.random.default_rng(2), 9, 8)

@@ -43,10 +43,13 @@ class Legality(nn.Module):
     """Reads off an observation which actions can have an effect in this step, as far as the observer can know.
 
     An action is ruled out only by what is seen: a fixed thing stands in the way (an agent may still step aside), there is no
-    converter ahead or nothing in it, the observer has nothing to give, nothing ahead can be swapped, or fewer agents are in
-    range than the argument of an attack counts. Whether a converter accepts or gives what an action moves, and what an
-    action costs, is not seen. Everything is allowed where the observer's facing is not shown, where the buffer is full, so
-    that things may be missing, and where nothing would be left.
+    converter ahead or nothing in it, the observer has nothing to give, nothing ahead can be swapped, or no agent is in range
+    of an attack. An attack whose argument counts more agents than are in range hits the last of them, as a smaller argument
+    does, and is ruled out, too. Not seen is whether a converter accepts or gives what an action moves, what an action costs,
+    and what happens before the observer's turn: a converter yields something, an agent comes near. At the edge of a map
+    without walls an attack would also reach cells beside the observer; it is judged as anywhere. Everything is allowed where
+    the observer's facing is not shown, where the buffer is full, so that things may be missing, and where nothing would be
+    left.
 
     Args:
         spec: the world that observations and actions follow.
@@ -70,7 +73,7 @@ class Legality(nn.Module):
         role = np.zeros(256, np.uint8)
         for feature in spec.features:
             role[feature.id] = ITEM if feature.name.startswith("inv:") else ROLES.get(feature.name, 0)
-        reaches = min(rows, cols) // 2 >= RANGE
+        reaches = (min(rows, cols) - 1) // 2 >= RANGE
         kinds = spec.action_kinds or spec.action_names
         need = np.array([_need(kinds[action], arg, reaches) for action, arg in spec.legal_actions], np.int64)
         if not {*ROLES.values(), ITEM} <= set(role.tolist()) or min(rows, cols) < 3:

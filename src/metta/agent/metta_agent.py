@@ -78,7 +78,7 @@ class MettaAgent(nn.Module):
         self.action_table = ActionTable(spec)
         self.translation = None if trained_on == spec else Translation(trained_on, spec)
         num_actions = len(trained_on.legal_actions)
-        legality = Legality(trained_on, path) if config.mask_actions else None
+        legality = Legality(spec, path) if config.mask_actions else None
         self.legality = legality if legality and legality.limits else None
         self.graph: ComponentGraph | None = None
         self.core: LSTMCore | None = None
@@ -363,7 +363,7 @@ class MettaAgent(nn.Module):
 
     def _prepared(self) -> Tick | None:
         """One tick of the network for acting; None where only the layers themselves can do it."""
-        if not use_fast(self.path, self.reference) or torch.compiler.is_compiling() or is_watched(self):
+        if not use_fast(self.path, self.reference) or is_watched(self):
             return None
         half = self.config.dtypes_fp16
         core = None if self.core is None else self.core.prepared(half=half)
@@ -402,7 +402,7 @@ class MettaAgent(nn.Module):
         def compute(rows: slice) -> None:
             seen = self._rows(obs[rows].unsqueeze(0))
             logits, values[rows] = tick(seen, before.index(rows), after.index(rows))
-            logprobs[rows] = self._logprobs(logits.to(logprobs.dtype), seen)
+            logprobs[rows] = self._logprobs(logits.to(logprobs.dtype), obs[rows])
 
         # Against a row that is trained on it is a third of the work, and products in bfloat16 take a quarter of the time.
         ease = 12 if self.config.dtypes_fp16 else 3
@@ -427,15 +427,19 @@ class MettaAgent(nn.Module):
         if features is None:
             features = logits.new_empty(*obs.shape[:2], 0)
         dtype = state.h.dtype
-        logprobs = self._logprobs(logits.to(dtype), self._rows(obs))
+        logprobs = self._logprobs(logits.to(dtype), obs)
         return logprobs, values.to(dtype), state.h, state.c, features.detach()
 
-    def _logprobs(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Normalised over what is possible and, by the observations in `rows`, allowed."""
+    def _logprobs(self, logits: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
+        """Normalised over what is possible and, by the world's own observations `[..., K, 3]`, allowed."""
         if self.translation is not None:
             logits = self.translation.only_possible(logits)
         if self.legality is not None:
-            allowed = self.legality(rows, self.reference).view(logits.shape)
+            allowed = self.legality(obs.reshape(-1, *obs.shape[-2:]), self.reference).view(
+                *obs.shape[:-2], -1
+            )
+            if self.translation is not None:
+                allowed = self.translation.in_known_order(allowed)
             logits = logits.masked_fill(~allowed, NEVER)
         return torch.log_softmax(logits, -1)
 

@@ -31,6 +31,7 @@ class Translation(nn.Module):
             (0, 0) where the world has none.
         possible: bool `[choices]`, whether it has.
         place: int64 `[legal]`, place among the known legal actions, by place among the world's; `choices` where unknown.
+        source: int64 `[choices]`, the other way round; 0 where the world has none.
 
     Raises:
         ValueError: the windows differ, or no action is common to both.
@@ -41,6 +42,7 @@ class Translation(nn.Module):
     pairs: torch.Tensor
     possible: torch.Tensor
     place: torch.Tensor
+    source: torch.Tensor
 
     def __init__(self, known: EnvSpec, world: EnvSpec) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ class Translation(nn.Module):
             "value": value,
             "pairs": np.array([pair for _, pair in pairs], np.int64),
             "possible": np.array([place >= 0 for place, _ in pairs]),
+            "source": np.array([max(place, 0) for place, _ in pairs], np.int64),
             "place": np.array(
                 [choices[name][0] if name in choices else len(choices) for name in legal], np.int64
             ),
@@ -80,6 +83,11 @@ class Translation(nn.Module):
     def only_possible(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits `[..., choices]` without the actions that the world lacks."""
         return logits.masked_fill(~self.possible, NEVER)
+
+    def in_known_order(self, allowed: torch.Tensor) -> torch.Tensor:
+        """What the world allows, bool `[..., legal]`, as `[..., choices]`; where that is nothing of it, all that is possible."""
+        known = allowed.index_select(-1, self.source) & self.possible
+        return known | (self.possible & ~known.any(-1, keepdim=True))
 
     def in_world_order(self, logprobs: torch.Tensor) -> torch.Tensor:
         """Log probabilities `[..., choices]` as `[..., legal]`, in the order of the world's legal actions."""
