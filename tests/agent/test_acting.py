@@ -127,6 +127,18 @@ def test_what_is_not_a_number_shows_in_the_log_probability() -> None:
     assert bool(chosen.isnan().all())
 
 
+@pytest.mark.parametrize("variant", [{}, {"dtypes_fp16": True}, {"components": RICH_GRAPH}])
+def test_it_acts_in_inference_mode(threads, variant) -> None:
+    agent = make_agent(**variant)
+    expected = episode(agent, 37)
+    with torch.inference_mode():
+        ours = episode(agent, 37)
+    for got, wanted in zip(ours, expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert not ours[2].requires_grad
+    assert not expected[2].requires_grad
+
+
 def change_by_optimizer(agent) -> None:
     for parameter in agent.parameters():
         parameter.grad = torch.ones_like(parameter)
