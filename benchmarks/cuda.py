@@ -144,6 +144,8 @@ def main() -> None:
         "--simulate", action="store_true", help="run in the CUDA simulator; the figures mean nothing"
     )
     arguments = parser.parse_args()
+    if (arguments.peak_flops is None) != (arguments.peak_bandwidth is None):
+        parser.error("--peak-flops and --peak-bandwidth describe one card; give both, or neither.")
     if not (arguments.simulate and is_simulated()) and (reason := why_not()):
         parser.exit(2, f"nothing is measured: {reason}\n")
     name = "the CUDA simulator" if is_simulated() else torch.cuda.get_device_name()

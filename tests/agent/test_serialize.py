@@ -153,6 +153,28 @@ def test_a_spoilt_description_is_refused(tmp_path: Path, spoil: str) -> None:
         load_agent(path)
 
 
+@pytest.mark.parametrize("components", [{}, {"components": PLAIN_GRAPH}])
+def test_a_policy_from_before_there_was_a_mask_acts_as_it_did(
+    tmp_path: Path, components: dict[str, object]
+) -> None:
+    agent = make_agent(seed=1, mask_actions=False, **components)
+    spec = SPEC.to_json()
+    del spec["action_kinds"]
+    header = {
+        "format": "metta-agent-1",
+        "spec": json.dumps(spec),
+        "config": json.dumps(agent.config.model_dump(mode="json", exclude={"mask_actions"})),
+        "metadata": "{}",
+    }
+    path = tmp_path / "agent.pt"
+    save_file({k: v.contiguous() for k, v in agent.state_dict().items()}, path, header)
+    loaded, _ = load_agent(path)
+    assert loaded.config == agent.config
+    assert loaded.legality is None
+    save_agent(make_agent(seed=1, **components), path, {})
+    assert load_agent(path)[0].config.mask_actions
+
+
 @pytest.mark.parametrize("metadata", [{"x": float("nan")}, {"x": torch.zeros(1)}])
 def test_metadata_that_json_cannot_hold_is_refused(tmp_path: Path, metadata: dict[str, object]) -> None:
     path = tmp_path / "agent.pt"

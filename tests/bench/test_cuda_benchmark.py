@@ -90,6 +90,13 @@ def test_without_a_gpu_it_says_so_in_one_sentence(mode: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("half", ["--peak-flops", "--peak-bandwidth"])
+def test_half_a_card_is_refused(half: str) -> None:
+    done = run("--train", half, "1e12")
+    assert done.returncode == 2
+    assert done.stderr.endswith("describe one card; give both, or neither.\n")
+
+
 def test_in_the_simulator_it_trains_from_end_to_end() -> None:
     options = (
         "--case a --worlds 1 2 --batches 1 --horizon 2 --hidden 16 --minibatch 4 --epochs 2 "

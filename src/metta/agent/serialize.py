@@ -75,7 +75,10 @@ def load_agent(path: StrPath, device: torch.device | str = "cpu") -> tuple[Metta
     try:
         spec = EnvSpec.from_json(parse_json(header["spec"]))
         world = EnvSpec.from_json(parse_json(header["world"])) if "world" in header else spec
-        config = read_agent_config(parse_json(header["config"]))
+        described = parse_json(header["config"])
+        if isinstance(described, dict):
+            described.setdefault("mask_actions", False)  # of a file that was written before there was a mask
+        config = read_agent_config(described)
         metadata = _metadata(header, path)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         _refuse(path, f"its description cannot be read ({type(error).__name__}: {one_line(error)})", error)
