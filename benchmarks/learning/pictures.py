@@ -17,8 +17,8 @@ from metta.common.files import atomic_write_bytes
 from metta.sim.learning_curve import INK, LINES, MUTED, in_short
 
 SHOWN = {
-    "score": "score: mean reward per agent and episode",
-    "heart.gained": "hearts gained per agent and episode",
+    "score": "reward per agent and episode",
+    "heart.gained": "hearts per agent and episode",
 }
 
 
@@ -62,4 +62,10 @@ def lines(axes: Axes, group: Group, clock: str, what: str, color: str) -> None:
         axes.plot(curve[clock], curve[what], color=color, alpha=0.3, linewidth=0.9)
     times = np.linspace(max(c[clock][0] for c in curves), min(c[clock][-1] for c in curves), 200)
     mean = np.mean([np.interp(times, curve[clock], curve[what]) for curve in curves], axis=0)
-    axes.plot(times, mean, color=color, linewidth=2, label=f"{group.learner}, {len(curves)} runs")
+    axes.plot(
+        times,
+        mean,
+        color=color,
+        linewidth=2,
+        label=f"{group.learner}, {len(curves)} run{'s' * (len(curves) > 1)}",
+    )
