@@ -186,10 +186,14 @@ def peers(found: Sequence[Group]) -> str:
 
 
 def reached(group: Group, score: float, clock: str) -> float | None:
-    """When the mean curve of a group first stood at a score, by `steps` or `cpu_seconds`; None: never."""
+    """When the mean curve of a group first stood at a score, by `steps` or `cpu_seconds`; None: never.
+
+    A point of a curve tells of the stretch that ends with it, so nothing counts before the first one.
+    """
     curves = [run["curve"] for run in group.runs]
     end = min(curve[clock][-1] for curve in curves)
     times = np.linspace(0, end, 201)[1:]
-    mean = np.mean([np.interp(times, curve[clock], curve["score"]) for curve in curves], axis=0)
+    scores = [np.interp(times, curve[clock], curve["score"], left=np.nan) for curve in curves]
+    mean = np.mean(scores, axis=0)
     at = np.flatnonzero(mean >= score)
     return float(times[at[0]]) if len(at) else None

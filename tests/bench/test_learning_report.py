@@ -231,6 +231,10 @@ def test_what_is_never_reached_is_said(tmp_path: Path) -> None:
     kept, _ = gather(tmp_path, {"runs": {}, "settings": {}})
     group = groups(kept)[0]
     assert reached(group, 2.0, "steps") is None
+    first = group.runs[0]["curve"]["steps"][0]
+    soonest = reached(group, 0.0, "steps")
+    assert soonest is not None
+    assert first <= soonest <= first + 1000, "a stretch has its score when it ends, and no sooner"
     for curve in (run["curve"] for run in group.runs):
         curve["heart.gained"] = [0.0] * len(curve["steps"])
     assert first_hearts(group) == "never"
