@@ -188,3 +188,10 @@ def test_an_agent_never_does_what_would_fail() -> None:
         torch.testing.assert_close(judged.logprobs[:, 0], out.logprobs)
         assert (judged.all_logprobs.exp()[:, 0][~allowed] > 0).any() != masked
         assert judged.entropies.isfinite().all()
+
+
+def test_a_spec_saved_before_there_were_kinds_is_still_the_world() -> None:
+    spec = crowded_world(0).rule_of(0).spec
+    saved = spec.to_json()
+    del saved["action_kinds"]
+    assert type(spec).from_json(saved) == spec

@@ -97,8 +97,9 @@ class EnvSpec:
         """
         fields = dict(data)
         fields["features"] = tuple(Feature(**f) for f in fields["features"])
+        fields.setdefault("action_kinds", fields["action_names"])  # saved before kinds were
         for name in ("action_names", "max_action_args", "object_type_names", "item_names", "action_kinds"):
-            fields[name] = tuple(fields.get(name, ()))
+            fields[name] = tuple(fields[name])
         spec = cls(**fields)
         spec._check()
         return spec
