@@ -127,30 +127,29 @@ of_torch = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarn
 @pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch compiles for a CPU with a C++ compiler"
 )
-def test_torchs_own_compiler_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_own_compiler_gives_the_same() -> None:
     import torch._inductor.config
 
-    # In this process and without vectors: getting others ready and trying vectors out takes longer than two small files do.
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)
-    monkeypatch.setattr(torch._inductor.config.cpp, "simdlen", 1)
     torch._dynamo.reset()
     agent = make_agent(hidden_dim=8, backbone="mlp")
     segments = random_segments(agent, np.random.default_rng(0), 3, 1)
-    assert_same(*compiled_and_not(agent, segments))
+    # In this process and without vectors: getting others ready and trying vectors out takes longer than two small files do.
+    quick = {"compile_threads": 1, "cpp.vec_isa_ok": True, "cpp.simdlen": 1}
+    with torch._inductor.config.patch(quick):
+        assert_same(*compiled_and_not(agent, segments))
     assert torch._dynamo.utils.counters["inductor"], "it was really that compiler"
 
 
 @of_torch
-def test_without_a_compiler_it_says_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_says_so_in_a_sentence() -> None:
     import torch._inductor.config
 
     torch._dynamo.reset()
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/there/is/none"))
     agent = make_agent(hidden_dim=9, backbone="mlp")
     segments = random_segments(agent, np.random.default_rng(0), 3, 2)
     with (
         compiled_networks(),
+        torch._inductor.config.patch({"cpp.cxx": (None, "/there/is/none")}),
         pytest.raises(FileNotFoundError, match=r"no C\+\+ compiler that works: install"),
     ):
         results_of(agent, segments)
