@@ -34,7 +34,11 @@ def learn() -> float:
     torch.manual_seed(0)
     env = VecEnv(CARRYING_ORE, 16, seed=0, stagger=True)
     agent = make_agent(
-        env.single_observation_space, env.single_action_space, [], "cpu", AgentModelConfig(hidden_dim=32)
+        env.single_observation_space,
+        env.single_action_space,
+        [],
+        "cpu",
+        AgentModelConfig(hidden_dim=32, mask_actions=False),
     )
     assert summarize(run_episodes(agent, env, 32)).mean_reward < CHANCE
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=3e-3, eps=1e-5))

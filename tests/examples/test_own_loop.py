@@ -47,7 +47,7 @@ def make_run(folder: Path, steps: int, **fields: object):
         **fields,
     )
     env = Environment(env_config=CARRYING_ORE, num_envs=16)
-    agent = Agent(env, AgentModelConfig(hidden_dim=32))
+    agent = Agent(env, AgentModelConfig(hidden_dim=32, mask_actions=False))  # as the thresholds were measured
     return env, agent, config, Optimizer("adam", policy=agent, learning_rate=3e-3, eps=1e-5)
 
 
